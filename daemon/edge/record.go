@@ -3,7 +3,6 @@ package edge
 import (
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"

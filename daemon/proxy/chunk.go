@@ -34,7 +34,7 @@ const (
 const (
 	maxChunkDigits = 15 // sizes below 2^60: no overflow in any parser
 	maxChunkExt    = 4 << 10
-	maxTrailer     = 16 << 10
+	maxTrailer     = 8 << 10
 )
 
 var (
@@ -169,9 +169,7 @@ func (c *chunkReader) takeTrailer(b []byte) (used int, err error) {
 	lineStart := bytes.LastIndexByte(c.trailer[:from], '\n') + 1
 	end, _, err := headEnd(c.trailer, lineStart)
 	switch {
-	case err != nil:
-		return 0, errChunkTrailer
-	case end == 0 && len(c.trailer) > maxTrailer:
+	case err != nil, end > maxTrailer, end == 0 && len(c.trailer) > maxTrailer:
 		return 0, errChunkTrailer
 	case end == 0:
 		return len(b), nil

@@ -247,7 +247,10 @@ func (x *exchange) appendRequest(b []byte) []byte {
 	}
 	for _, f := range q.fields {
 		switch known(f.name) {
-		case hHost, hTrailer, hExpect:
+		case hTrailer:
+			b = appendTrailerNames(b, f.value)
+			continue
+		case hHost, hExpect:
 		case hOther:
 			if len(q.nominated) > 0 && nominated(f.name, q.nominated) {
 				continue
@@ -273,6 +276,16 @@ func (x *exchange) appendRequest(b []byte) []byte {
 	}
 	b = append(b, x.h.about...)
 	return append(b, "\r\n"...)
+}
+
+// appendTrailerNames announces the trailer fields that will pass.
+func appendTrailerNames(b, names []byte) []byte {
+	for n := range elements(names) {
+		if known(n) == hOther {
+			b = appendField(b, field{[]byte("Trailer"), n})
+		}
+	}
+	return b
 }
 
 // bodyExpected says whether a request of this method without a body should say

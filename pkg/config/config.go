@@ -37,13 +37,19 @@ type Config struct {
 	StateDir     string
 	FIPS         bool
 
-	warnings []Fault
+	warnings   []Fault
+	unservable []Fault
 }
 
 // Warnings lists what the file says that this build does not do yet, and what
 // it does that an operator should know of. Each is shown at start and by
 // `tlsmcp config check`.
 func (c *Config) Warnings() []Fault { return c.warnings }
+
+// Unservable lists what the file asks for that this build cannot do at all, so
+// that to start would be to serve something else. The daemon refuses to start
+// while there is any. Each is among the warnings too.
+func (c *Config) Unservable() []Fault { return c.unservable }
 
 // Hub says where the control plane is.
 type Hub struct {

@@ -103,6 +103,10 @@ func (d *decoder) size(n *node, key string, p *Size) {
 		d.wrong(n, key, "a size", hint)
 		return
 	}
+	if n.kind == kindInt && n.num >= 0 {
+		*p = Size(n.num)
+		return
+	}
 	v, err := parseSize(n.text)
 	if err != nil {
 		d.fault(n.line, key, fmt.Sprintf("%q %v", n.text, err), hint)

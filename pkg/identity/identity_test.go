@@ -142,8 +142,8 @@ func TestFieldsOfAPeer(t *testing.T) {
 func TestSPIFFEIDs(t *testing.T) {
 	good := map[string]string{
 		"spiffe://prod.example/ns/pay/service/payment-api": "payment-api",
-		"spiffe://a_b-c.9/X.y": "X.y",
-		"spiffe://a":           "",
+		"spiffe://a_b-c.9/X.y":                             "X.y",
+		"spiffe://a":                                       "",
 		"spiffe://a/" + strings.Repeat("b", maxSPIFFE-len("spiffe://a/")): strings.Repeat("b", maxSPIFFE-len("spiffe://a/")),
 	}
 	for uri, service := range good {

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultConfig is where the package puts the configuration.
+const defaultConfig = "/etc/tlsmcp/tlsmcp.toml"
+
+// newRun is `tlsmcp run`: the daemon in the foreground. The daemon is a program
+// of its own, so that what faces the network has nothing in it that only
+// people need.
+func newRun(stdio) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "run [--config FILE] [-- FLAGS OF tlsmcpd]",
+		Short: "Run the daemon in the foreground",
+		Long: `Run the daemon in the foreground: this process becomes tlsmcpd, found beside
+this program or else in PATH. What follows -- is passed on to it.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 0 && len(args) > 0 {
+				return usageError(cmd, "unexpected argument %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				self = ""
+			}
+			daemon, err := findDaemon(self)
+			if err != nil {
+				return &failure{exitUnreachable, err, "install tlsmcpd beside tlsmcp or in PATH; it is built for Linux"}
+			}
+			err = become(daemon, append([]string{"tlsmcpd", "--config", file}, args...))
+			return &failure{exitUnreachable, fmt.Errorf("run %s: %w", daemon, err), ""}
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", defaultConfig, "configuration `FILE`")
+	return cmd
+}
+
+// findDaemon finds tlsmcpd beside the program self, then beside what self
+// links to, then in PATH.
+func findDaemon(self string) (string, error) {
+	places := []string{self}
+	if real, err := filepath.EvalSymlinks(self); err == nil && real != self {
+		places = append(places, real)
+	}
+	for _, place := range places {
+		if place == "" {
+			continue
+		}
+		beside := filepath.Join(filepath.Dir(place), "tlsmcpd")
+		found, err := exec.LookPath(beside)
+		if err == nil {
+			return found, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, exec.ErrNotFound) {
+			return "", fmt.Errorf("find the daemon: %w", err)
+		}
+	}
+	found, err := exec.LookPath("tlsmcpd")
+	if err != nil {
+		return "", errors.New("tlsmcpd is not beside tlsmcp and not in PATH")
+	}
+	return found, nil
+}

@@ -1,0 +1,111 @@
+// Package conns is the table of live connections, by certificate, so that
+// whoever may no longer be let in can be cut off where it already is in.
+package conns
+
+import (
+	"sync"
+
+	"cyphers.ai/tlsmcp/daemon/edge"
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/identity"
+)
+
+// Table holds the live connections. Connections of one certificate share one
+// entry, so asking again about everybody costs one question per certificate.
+type Table struct {
+	mu        sync.Mutex
+	byPeer    map[key]map[*edge.Conn]struct{}
+	anonymous int
+}
+
+// key is a verified chain: the leaf's fingerprint, and the set of anchors that
+// it was verified under.
+type key struct{ fingerprint, anchors string }
+
+// New returns an empty table.
+func New() *Table { return &Table{byPeer: map[key]map[*edge.Conn]struct{}{}} }
+
+func keyOf(p *identity.Peer) key { return key{p.Fingerprint, p.Anchors} }
+
+// Add enters a connection. Whoever adds must ask once more, afterwards,
+// whether the peer may be in: a revocation may have come just before.
+func (t *Table) Add(c *edge.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.Peer == nil {
+		t.anonymous++
+		return
+	}
+	k := keyOf(c.Peer)
+	set := t.byPeer[k]
+	if set == nil {
+		set = map[*edge.Conn]struct{}{}
+		t.byPeer[k] = set
+	}
+	set[c] = struct{}{}
+}
+
+// Remove takes a connection out.
+func (t *Table) Remove(c *edge.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.Peer == nil {
+		t.anonymous--
+		return
+	}
+	k := keyOf(c.Peer)
+	delete(t.byPeer[k], c)
+	if len(t.byPeer[k]) == 0 {
+		delete(t.byPeer, k)
+	}
+}
+
+// Len counts the connections and the certificates that they belong to.
+func (t *Table) Len() (connections, certificates int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	connections = t.anonymous
+	for _, set := range t.byPeer {
+		connections += len(set)
+	}
+	return connections, len(t.byPeer)
+}
+
+// Recheck asks about every certificate that is connected, and cuts the
+// connections of those that ask gives a reason for. It returns how many it
+// cut.
+func (t *Table) Recheck(ask func(*identity.Peer) (event.Reason, string)) int {
+	t.mu.Lock()
+	peers := make(map[key]*identity.Peer, len(t.byPeer))
+	for k, set := range t.byPeer {
+		for c := range set {
+			peers[k] = c.Peer
+			break
+		}
+	}
+	t.mu.Unlock()
+
+	cut := 0
+	for k, p := range peers {
+		if reason, detail := ask(p); reason != "" {
+			cut += t.cut(k, reason, detail)
+		}
+	}
+	return cut
+}
+
+func (t *Table) cut(k key, reason event.Reason, detail string) int {
+	t.mu.Lock()
+	conns := make([]*edge.Conn, 0, len(t.byPeer[k]))
+	for c := range t.byPeer[k] {
+		conns = append(conns, c)
+	}
+	t.mu.Unlock()
+	n := 0
+	for _, c := range conns {
+		if c.Kill(reason, detail) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,97 @@
+package config
+
+import "strings"
+
+// gap is a key whose effect this build lacks. A gap without needs is warned of
+// when the file sets the key, or any key of the section that it names; one
+// with needs, when the effective configuration does. A gap that blocks cannot
+// be served at all: a daemon that started would do something else than what it
+// was told to.
+type gap struct {
+	key    string
+	would  string // what it would do; ends the sentence
+	hint   string
+	needs  func(*Config) bool
+	blocks bool
+}
+
+// gaps is what is not built yet. Whoever builds one deletes its row.
+func gaps() []gap {
+	provider := func(p Provider) func(*Config) bool {
+		return func(c *Config) bool { return c.ServerCert.Provider == p }
+	}
+	protocol := func(p Protocol) func(*Config) bool {
+		return func(c *Config) bool { return c.Backend.Protocol == p }
+	}
+	const useFiles = `use server_cert.provider = "files" with cert_file and key_file`
+	return []gap{
+		{key: "hub.url", needs: func(c *Config) bool { return c.Hub.Kind != HubNone },
+			would: "it would enrol this sidecar with the Hub, report to it and follow its revocations and policy",
+			hint:  `set hub.url = "none" to run without a Hub`},
+		{key: "mtls.ca_file", blocks: true,
+			needs: func(c *Config) bool {
+				return c.MTLS.Mode != MTLSDisabled && c.MTLS.CAFile == "" && c.Hub.Kind != HubNone
+			},
+			would: "while it is empty, the Hub's CA would decide which client certificates to trust",
+			hint:  "name the PEM bundle of the client CAs"},
+		{key: "mtls.ocsp", blocks: true, needs: func(c *Config) bool { return c.MTLS.OCSP != "off" },
+			would: "it would ask the CA's OCSP responder about each client certificate",
+			hint:  `use mtls.ocsp = "off" and crl_files or crl_urls`},
+		{key: "mtls.revocation_mode", blocks: true,
+			needs: func(c *Config) bool {
+				m := &c.MTLS
+				return m.Strict && len(m.CRLFiles)+len(m.CRLURLs) == 0 && m.OCSP == "off" && c.Hub.Kind != HubNone
+			},
+			would: "strict with no CRL would rely on the Hub's revocations alone",
+			hint:  "set crl_files or crl_urls, or use best_effort"},
+		{key: "server_cert.provider", blocks: true, needs: provider(ProviderInternal),
+			would: "internal would have the Hub issue the server certificate", hint: useFiles},
+		{key: "server_cert.provider", blocks: true, needs: provider(ProviderLetsEncrypt),
+			would: "letsencrypt would get and renew the server certificate by ACME", hint: useFiles},
+		{key: "server_cert.provider", needs: provider(ProviderCommercial),
+			would: "commercial would raise an alarm before the certificate expires; the files themselves are served"},
+		{key: "server_cert.auto_renew", would: "it would renew the server certificate before it expires"},
+		{key: "server_cert.renew_before", would: "it would set when the server certificate is renewed"},
+		{key: "server_cert.domains", would: "it would name the domains of a certificate from ACME or the Hub"},
+		{key: "server_cert.acme_directory", would: "it would name the ACME server"},
+		{key: "server_cert.acme_email", would: "it would be the contact of the ACME account"},
+		{key: "server_cert.acme_ca_file", would: "it would be the trust for a private ACME server"},
+		{key: "server_cert.acme_http_address", would: "it would answer HTTP-01 challenges"},
+		{key: "backend.protocol", blocks: true, needs: protocol(ProtocolMCP),
+			would: "mcp would read the MCP traffic, apply the policy and forward it to an HTTP MCP server",
+			hint:  `use backend.protocol = "http"`},
+		{key: "backend.protocol", blocks: true, needs: protocol(ProtocolMCPStdio),
+			would: "mcp-stdio would run one MCP server process per agent session",
+			hint:  `use backend.protocol = "http" with a server that listens by itself`},
+		{key: "backend.path", would: "it would be where the MCP server answers"},
+		{key: "mcp_gateway", would: "it would be the policy for MCP backends"},
+		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
+		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
+		{key: "audit", would: "it would keep a hash-chained record of every decision; the log has them meanwhile"},
+		{key: "control", would: "it would open the socket that the command line and the console use"},
+		{key: "fips.mode", blocks: true, needs: func(c *Config) bool { return c.FIPS },
+			would: "on would refuse to run unless the validated cryptographic module is active",
+			hint:  `use fips.mode = "off"`},
+	}
+}
+
+// gaps warns of what c asks for and this build lacks.
+func (r *resolver) gaps(c *Config) {
+	for _, g := range gaps() {
+		if g.needs == nil && !r.set(g.key) || g.needs != nil && !g.needs(c) {
+			continue
+		}
+		message := "not built into this version yet; " + g.would
+		if g.blocks {
+			message += "; tlsmcpd will not start like this"
+			r.unservable = append(r.unservable, r.about(g.key, message, g.hint))
+		}
+		r.warn(g.key, g.hint, message)
+	}
+}
+
+// reloadable reports whether SIGHUP applies a change of the key.
+func reloadable(key string) bool {
+	return strings.HasPrefix(key, "mtls.") || strings.HasPrefix(key, "server_cert.") ||
+		key == "logging.level" || key == "listen.drain_timeout"
+}
