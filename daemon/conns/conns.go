@@ -4,6 +4,7 @@ package conns
 
 import (
 	"sync"
+	"time"
 
 	"cyphers.ai/tlsmcp/daemon/edge"
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -13,29 +14,29 @@ import (
 // Table holds the live connections. Connections of one certificate share one
 // entry, so asking again about everybody costs one question per certificate.
 type Table struct {
-	mu        sync.Mutex
-	byPeer    map[key]map[*edge.Conn]struct{}
-	anonymous int
+	mu     sync.Mutex
+	byPeer map[key]map[*edge.Conn]struct{}
 }
 
 // key is a verified chain: the leaf's fingerprint, and the set of anchors that
-// it was verified under.
+// it was verified under. The zero key is everybody without a certificate.
 type key struct{ fingerprint, anchors string }
 
 // New returns an empty table.
 func New() *Table { return &Table{byPeer: map[key]map[*edge.Conn]struct{}{}} }
 
-func keyOf(p *identity.Peer) key { return key{p.Fingerprint, p.Anchors} }
+func keyOf(p *identity.Peer) key {
+	if p == nil {
+		return key{}
+	}
+	return key{p.Fingerprint, p.Anchors}
+}
 
 // Add enters a connection. Whoever adds must ask once more, afterwards,
 // whether the peer may be in: a revocation may have come just before.
 func (t *Table) Add(c *edge.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.Peer == nil {
-		t.anonymous++
-		return
-	}
 	k := keyOf(c.Peer)
 	set := t.byPeer[k]
 	if set == nil {
@@ -49,10 +50,6 @@ func (t *Table) Add(c *edge.Conn) {
 func (t *Table) Remove(c *edge.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.Peer == nil {
-		t.anonymous--
-		return
-	}
 	k := keyOf(c.Peer)
 	delete(t.byPeer[k], c)
 	if len(t.byPeer[k]) == 0 {
@@ -64,22 +61,38 @@ func (t *Table) Remove(c *edge.Conn) {
 func (t *Table) Len() (connections, certificates int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	connections = t.anonymous
-	for _, set := range t.byPeer {
+	for k, set := range t.byPeer {
 		connections += len(set)
+		if k != (key{}) {
+			certificates++
+		}
 	}
-	return connections, len(t.byPeer)
+	return connections, certificates
 }
 
+// Ask says whether a peer may stay: a reason means that it may not. The peer
+// is nil for the clients without a certificate.
+type Ask func(*identity.Peer) (event.Reason, string)
+
 // Recheck asks about every certificate that is connected, and cuts the
-// connections of those that ask gives a reason for. It returns how many it
-// cut.
-func (t *Table) Recheck(ask func(*identity.Peer) (event.Reason, string)) int {
+// connections of those that may not stay. It returns how many it cut.
+func (t *Table) Recheck(ask Ask) int {
+	return t.recheck(ask, func(*identity.Peer) bool { return true })
+}
+
+// RecheckExpired is Recheck for the certificates whose time is over.
+func (t *Table) RecheckExpired(now time.Time, ask Ask) int {
+	return t.recheck(ask, func(p *identity.Peer) bool { return p != nil && now.After(p.NotAfter) })
+}
+
+func (t *Table) recheck(ask Ask, which func(*identity.Peer) bool) int {
+	peers := map[key]*identity.Peer{}
 	t.mu.Lock()
-	peers := make(map[key]*identity.Peer, len(t.byPeer))
 	for k, set := range t.byPeer {
 		for c := range set {
-			peers[k] = c.Peer
+			if which(c.Peer) {
+				peers[k] = c.Peer
+			}
 			break
 		}
 	}

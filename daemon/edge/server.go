@@ -57,7 +57,10 @@ type Options struct {
 	// Event is told of each decision and each end. It must not block.
 	Event func(event.Connection)
 
-	ProxyFrom        []netip.Prefix // optional
+	// ExpectsProxy says whether connections from an address begin with a PROXY
+	// protocol header.
+	ExpectsProxy func(netip.Addr) bool
+
 	MaxConnections   int
 	HandshakesPerIP  int // per second; 0: no limit
 	HandshakeTimeout time.Duration
@@ -263,7 +266,7 @@ func (s *Server) handle(tcp *net.TCPConn) {
 	remote, local := addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
 	_ = tcp.SetDeadline(started.Add(s.opts.HandshakeTimeout))
 
-	if s.expectsProxyHeader(remote.Addr()) {
+	if s.opts.ExpectsProxy(remote.Addr()) {
 		h, err := readProxyHeader(tcp)
 		if err != nil {
 			s.refuseEarly(tcp, event.ProxyHeader, err.Error())
@@ -310,15 +313,6 @@ func (s *Server) handle(tcp *net.TCPConn) {
 	e.Duration = time.Since(started)
 	s.opts.Event(e)
 	s.opts.Serve(c)
-}
-
-func (s *Server) expectsProxyHeader(a netip.Addr) bool {
-	for _, p := range s.opts.ProxyFrom {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // refuse reports and closes a connection whose handshake did not come to an

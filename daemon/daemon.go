@@ -1,0 +1,261 @@
+// Package daemon is the sidecar: it puts the rooms together, runs them, and
+// takes them apart again.
+//
+// A connection goes edge → trust → conns → proxy → backend. Each room keeps
+// its state as a snapshot that is swapped whole; this package is the only one
+// that knows them all.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"cyphers.ai/tlsmcp/daemon/admin"
+	"cyphers.ai/tlsmcp/daemon/conns"
+	"cyphers.ai/tlsmcp/daemon/edge"
+	"cyphers.ai/tlsmcp/daemon/keyring"
+	"cyphers.ai/tlsmcp/daemon/notify"
+	"cyphers.ai/tlsmcp/daemon/proxy"
+	"cyphers.ai/tlsmcp/daemon/trust"
+	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/identity"
+)
+
+// Options are what a Daemon needs from outside.
+type Options struct {
+	Log   *slog.Logger
+	Level *slog.LevelVar // of Log; a reload may change it. Optional
+	Now   func() time.Time
+	// Listeners are the sockets that systemd passed; nil to bind.
+	Listeners map[string][]net.Listener
+}
+
+// Daemon is one sidecar.
+type Daemon struct {
+	log     *slog.Logger
+	level   *slog.LevelVar
+	now     func() time.Time
+	trust   *trust.Store
+	keys    *keyring.Keyring
+	conns   *conns.Table
+	edge    *edge.Server
+	proxy   *proxy.Proxy
+	metrics *metrics
+	notify  *notify.Notifier
+	events  *eventLog
+	self    selfCheck
+
+	listeners []net.Listener
+	admin     *admin.Server // nil: none
+
+	tls atomic.Pointer[tls.Config]
+
+	mu       sync.Mutex // guards what follows: reloads are one at a time
+	cfg      *config.Config
+	reloaded error // of the last reload
+	at       time.Time
+}
+
+// New builds a daemon and opens its sockets. Nothing is accepted before Run.
+func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
+	if faults := cfg.Unservable(); len(faults) > 0 {
+		return nil, config.Faults(faults)
+	}
+	if o.Level == nil {
+		o.Level = new(slog.LevelVar)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, cfg: cfg, at: o.Now(), conns: conns.New(), notify: notify.New(o.Log)}
+	var err error
+	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir}); err != nil {
+		return nil, err
+	}
+	if d.keys, err = keyring.New(cfg.ServerCert, keyring.Options{Log: o.Log, Now: o.Now}); err != nil {
+		return nil, err
+	}
+	d.metrics = newMetrics(d)
+	d.events = newEventLog(o.Log, d.metrics)
+	d.proxy = proxy.New(cfg.Backend, cfg.Listen, o.Log, d.metrics)
+	d.applyTLS()
+	if d.edge, err = d.newEdge(cfg.Listen); err != nil {
+		return nil, err
+	}
+	if err := d.open(ctx, cfg, o.Listeners); err != nil {
+		d.closeListeners()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) newEdge(l config.Listen) (*edge.Server, error) {
+	return edge.NewServer(edge.Options{
+		Log:              d.log,
+		TLS:              d.tls.Load,
+		Verify:           d.verify,
+		Register:         d.conns.Add,
+		Unregister:       d.conns.Remove,
+		Serve:            d.proxy.Serve,
+		Event:            d.event,
+		ExpectsProxy:     l.ExpectsProxyHeader,
+		MaxConnections:   l.MaxConnections,
+		HandshakesPerIP:  l.HandshakesPerIP,
+		HandshakeTimeout: l.HandshakeTimeout,
+		HeaderTimeout:    l.HeaderTimeout,
+		IdleTimeout:      l.IdleTimeout,
+	})
+}
+
+// verify is trust's word, in the edge's terms.
+func (d *Daemon) verify(presented []*x509.Certificate) edge.Verdict {
+	in, refusal := d.trust.Current().Verify(presented, d.now())
+	if refusal != nil {
+		return edge.Verdict{Peer: refusal.Peer, Reason: refusal.Reason, Detail: refusal.Detail}
+	}
+	return edge.Verdict{Peer: in.Peer, Rule: in.Rule}
+}
+
+// mayStay asks trust again about a client that is in already.
+func (d *Daemon) mayStay(p *identity.Peer) (event.Reason, string) {
+	now, current := d.now(), d.trust.Current()
+	var refusal *trust.Refusal
+	if p == nil {
+		_, refusal = current.Verify(nil, now)
+	} else {
+		refusal = current.Recheck(p, now)
+	}
+	if refusal == nil {
+		return "", ""
+	}
+	return refusal.Reason, refusal.Detail
+}
+
+// applyTLS makes the configuration of the next handshakes from what trust says
+// now.
+func (d *Daemon) applyTLS() {
+	current := d.trust.Current()
+	d.tls.Store(edge.NewTLSConfig(edge.Policy{
+		GetCertificate: d.keys.GetCertificate,
+		Mode:           current.Mode(),
+		ClientCAs:      current.ClientCAs(),
+		ALPN:           d.proxy.ALPN(),
+		Verify:         d.verify,
+	}))
+}
+
+func (d *Daemon) event(e event.Connection) {
+	if d.self.made(e.Remote) {
+		return
+	}
+	d.events.take(e)
+}
+
+// Run serves until ctx ends and the connections are drained, or until a part
+// fails that the daemon cannot be without.
+func (d *Daemon) Run(ctx context.Context) error {
+	interval, err := notify.Interval()
+	if err != nil {
+		d.closeListeners()
+		return err
+	}
+	// What the connections still need while they drain ends after them.
+	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopKeeping()
+	keepers, keepCtx := errgroup.WithContext(keepCtx)
+	keepers.Go(func() error { return d.trust.Run(keepCtx) })
+	keepers.Go(func() error { return d.keys.Run(keepCtx) })
+	keepers.Go(func() error { d.proxy.Run(keepCtx); return nil })
+	keepers.Go(func() error { d.recheck(keepCtx); return nil })
+	keepers.Go(func() error { d.events.run(keepCtx); return nil })
+	if d.admin != nil {
+		keepers.Go(func() error { return d.admin.Run(keepCtx) })
+	}
+
+	serveCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	context.AfterFunc(keepCtx, stop) // a keeper failed: stop serving too
+	d.awaitRevocation(serveCtx)
+
+	var serving errgroup.Group
+	serving.Go(func() error { defer stop(); return d.serve(serveCtx) })
+	serving.Go(func() error { return d.notify.Watchdog(serveCtx, interval, d.selfCheck) })
+	d.notify.Ready()
+	d.log.Info("serving", event.KeyListener, d.addresses(), event.KeyBackend, d.backendName())
+	err = serving.Wait()
+
+	stopKeeping()
+	err = errors.Join(err, keepers.Wait())
+	d.proxy.Close()
+	return err
+}
+
+// serve runs the edge, and tells everybody when it begins to drain.
+func (d *Daemon) serve(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		d.notify.Stopping()
+		open, _ := d.conns.Len()
+		d.log.Info("draining", event.KeyCount, open)
+		d.proxy.Drain()
+	})()
+	return d.edge.Run(ctx, d.listeners, func() time.Duration { return d.config().Listen.DrainTimeout })
+}
+
+// awaitRevocation gives the first round of CRL downloads a moment, so that a
+// strict daemon does not begin by refusing everybody.
+func (d *Daemon) awaitRevocation(ctx context.Context) {
+	const patience = 10 * time.Second
+	select {
+	case <-d.trust.Ready():
+	case <-time.After(patience):
+		d.log.Warn("revocation data is not there yet", event.KeyDetail, "serving without waiting further")
+	case <-ctx.Done():
+	}
+}
+
+// recheck ends the connections that may no longer be: at once when trust
+// changes, and within a second of an expiry.
+func (d *Daemon) recheck(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		cut := 0
+		select {
+		case <-d.trust.Changes():
+			d.applyTLS()
+			cut = d.conns.Recheck(d.mayStay)
+		case <-tick.C:
+			cut = d.conns.RecheckExpired(d.now(), d.mayStay)
+			d.notify.Status(d.statusLine())
+		case <-ctx.Done():
+			return
+		}
+		if cut > 0 {
+			d.log.Info("connections cut", event.KeyCount, cut)
+		}
+	}
+}
+
+// statusLine is what `systemctl status` shows.
+func (d *Daemon) statusLine() string {
+	open, certificates := d.conns.Len()
+	left := time.Until(d.keys.Current().Leaf.NotAfter).Round(time.Minute)
+	return fmt.Sprintf("%d connections of %d identities; certificate valid for %s", open, certificates, left)
+}
+
+func (d *Daemon) config() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cfg
+}

@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/event"
+)
+
+// Reload reads the configuration file again and takes what can change under
+// way: who is trusted, the server's certificate, the log level, the drain
+// time. On any error everything stays as it was, and the readiness page and the
+// metrics say so. Connections stay open unless their client would no longer be
+// let in.
+func (d *Daemon) Reload() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.notify.Reloading()
+	defer d.notify.Ready()
+	err := d.reload()
+	d.reloaded, d.at = err, d.now()
+	if err != nil {
+		d.log.Error("reload refused; the old configuration stays", event.KeyError, err.Error())
+		return err
+	}
+	d.log.Info("reloaded", event.KeyFile, d.cfg.Path)
+	return nil
+}
+
+func (d *Daemon) reload() error {
+	if d.cfg.Path == "" {
+		return errors.New("the configuration did not come from a file")
+	}
+	next, err := config.Load(d.cfg.Path)
+	if err != nil {
+		return err
+	}
+	if faults := next.Unservable(); len(faults) > 0 {
+		return config.Faults(faults)
+	}
+	if err := d.keys.Reload(next.ServerCert); err != nil {
+		return err
+	}
+	if err := d.trust.Reload(next.MTLS); err != nil {
+		// Both or none.
+		return errors.Join(err, d.keys.Reload(d.cfg.ServerCert))
+	}
+	// The trust store signals its change, but whoever asked for a reload
+	// expects it to be done when it returns.
+	d.applyTLS()
+	if cut := d.conns.Recheck(d.mayStay); cut > 0 {
+		d.log.Info("connections cut", event.KeyCount, cut)
+	}
+	SetLevel(d.level, next.Logging.Level)
+	if keys := config.Reloadable(d.cfg, next); len(keys) > 0 {
+		d.log.Warn("these keys take effect at the next restart", event.KeyKey, strings.Join(keys, " "))
+	}
+	LogWarnings(d.log, next)
+	d.cfg = next
+	return nil
+}
+
+// SetLevel sets a level by its name in the configuration.
+func SetLevel(l *slog.LevelVar, name string) {
+	var level slog.Level
+	if level.UnmarshalText([]byte(name)) == nil {
+		l.Set(level)
+	}
+}
+
+// LogWarnings logs what a configuration asks for that this build does not do,
+// and what else its reader should know.
+func LogWarnings(log *slog.Logger, cfg *config.Config) {
+	for _, w := range cfg.Warnings() {
+		attrs := []any{event.KeyKey, w.Key, event.KeyFile, fmt.Sprintf("%s:%d", w.File, w.Line)}
+		if w.Hint != "" {
+			attrs = append(attrs, event.KeyHint, w.Hint)
+		}
+		log.Warn("configuration: "+w.Message, attrs...)
+	}
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Everything that CI runs, in order, with the time that each stage took. The
+# first stage that fails ends the run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export GOFLAGS=-buildvcs=false GOWORK=off
+# nginx and haproxy live in sbin, which a plain user's PATH may leave out.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+started=$SECONDS
+times=()
+
+stage() {
+	local name=$1 from=$SECONDS
+	shift
+	echo "== $name"
+	if ! "$@"; then
+		echo "== $name: FAILED after $((SECONDS - from))s" >&2
+		exit 1
+	fi
+	times+=("$(printf '%5ds  %s' $((SECONDS - from)) "$name")")
+}
+
+stage needs test/needs.sh
+stage gofmt test/gofmt.sh
+stage vet go vet ./...
+stage staticcheck go tool -modfile=tools/go.mod staticcheck ./...
+stage govulncheck test/vuln.sh
+stage modules go mod tidy -diff
+stage generate ./task generate
+stage build ./task build
+stage readme test/readme.sh
+# The whole tree, the floors (arch_test.go) and the end-to-end suites included.
+# -p 2: the suites open thousands of sockets and measure deadlines, so no more
+# packages at once than a small machine has cores.
+stage tests go test -race -p 2 -timeout 15m ./...
+stage fuzz test/fuzz.sh "budget:${FUZZBUDGET:-120}"
+
+echo "== done in $((SECONDS - started))s"
+printf '%s\n' "${times[@]}"
