@@ -34,7 +34,7 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config, passed map[string
 		}
 	} else {
 		for _, a := range cfg.Listen.Addresses {
-			l, err := edge.Listen(ctx, a)
+			l, err := edge.Listen(ctx, a, cfg.Listen.Addresses...)
 			if err != nil {
 				return err
 			}

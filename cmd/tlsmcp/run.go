@@ -31,13 +31,9 @@ this program or else in PATH. What follows -- is passed on to it.`,
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			self, err := os.Executable()
+			daemon, err := locateDaemon()
 			if err != nil {
-				self = ""
-			}
-			daemon, err := findDaemon(self)
-			if err != nil {
-				return &failure{exitUnreachable, err, "install tlsmcpd beside tlsmcp or in PATH; it is built for Linux"}
+				return err
 			}
 			err = become(daemon, append([]string{"tlsmcpd", "--config", file}, args...))
 			return &failure{exitUnreachable, fmt.Errorf("run %s: %w", daemon, err), ""}
@@ -45,6 +41,19 @@ this program or else in PATH. What follows -- is passed on to it.`,
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", defaultConfig, "configuration `FILE`")
 	return cmd
+}
+
+// locateDaemon finds tlsmcpd for this process. The error has a way out.
+func locateDaemon() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		self = ""
+	}
+	daemon, err := findDaemon(self)
+	if err != nil {
+		return "", &failure{exitUnreachable, err, "install tlsmcpd beside tlsmcp or in PATH; it is built for Linux"}
+	}
+	return daemon, nil
 }
 
 // findDaemon finds tlsmcpd beside the program self, then beside what self

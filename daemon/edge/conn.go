@@ -203,7 +203,7 @@ func (c *Conn) End(reason event.Reason, detail string) {
 	c.mu.Unlock()
 
 	c.Enter(PhaseClosing)
-	if !killed {
+	if !killed && reason != event.ClientClosed {
 		_ = c.tls.Close() // sends close_notify; bounded by its own deadline
 	}
 	_ = c.rec.Close()

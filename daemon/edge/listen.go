@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,10 @@ import (
 
 // Listen binds one address. Keep-alive probes are set on the listening socket,
 // from which the kernel copies them: three system calls fewer per connection.
-func Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
+//
+// The unspecified IPv6 address takes IPv4 too, unless the unspecified IPv4
+// address is among the others that are to be bound.
+func Listen(ctx context.Context, addr netip.AddrPort, others ...netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{
 		KeepAlive: -1,
 		Control: func(_, _ string, rc syscall.RawConn) error {
@@ -29,11 +33,13 @@ func Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
 			return errors.Join(err, serr)
 		},
 	}
-	network := "tcp"
+	network := "tcp6"
+	both := addr.Addr() == netip.IPv6Unspecified() &&
+		!slices.Contains(others, netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port()))
 	if addr.Addr().Is4() {
 		network = "tcp4"
-	} else if !addr.Addr().IsUnspecified() {
-		network = "tcp6"
+	} else if both {
+		network = "tcp"
 	}
 	l, err := lc.Listen(ctx, network, addr.String())
 	if err != nil {

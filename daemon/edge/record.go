@@ -3,6 +3,7 @@ package edge
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -210,6 +211,19 @@ func (c *recordConn) flushLocked() error {
 	*out = (*out)[:0]
 	corkBuffers.Put(out)
 	return err
+}
+
+// lastWord lets the alert that ended a handshake arrive. A TLS 1.3 client sends
+// its first request before it knows that it is refused; to close with that
+// unread would send a reset, which destroys the alert on its way and leaves the
+// client without a reason.
+func (c *recordConn) lastWord() {
+	const most, patience = 64 << 10, 500 * time.Millisecond
+	if c.tcp.CloseWrite() != nil {
+		return
+	}
+	_ = c.tcp.SetReadDeadline(time.Now().Add(patience))
+	_, _ = io.CopyN(io.Discard, c.tcp, most)
 }
 
 func (c *recordConn) Close() error                       { return c.tcp.Close() }

@@ -330,6 +330,9 @@ func (s *Server) refuse(c *Conn, hello *helloNote, r *refusal) {
 	}
 	s.opts.Event(e)
 	c.rec.in.Release()
+	if r.Reason != event.HandshakeTimeout {
+		c.rec.lastWord()
+	}
 	_ = c.rec.Close()
 	s.done()
 }

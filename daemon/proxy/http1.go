@@ -100,24 +100,15 @@ func clientGone(err error) *ending {
 	}
 }
 
-// more reads behind what h.in holds, making room for it first. A buffer always
-// has room for a whole TLS record, so that nothing stays behind in the TLS
-// layer.
+// more reads behind what h.in holds, making room for it first.
 func (h *http1) more() error {
-	const record = 16 << 10
+	const room = 4 << 10
 	if h.inBuf == nil {
-		h.inBuf = sock.Get(true)
+		h.inBuf = sock.Get(false)
 		h.in = (*h.inBuf)[:0]
 	}
-	if cap(h.in)-len(h.in) < record {
-		if start := cap(*h.inBuf) - cap(h.in); start > 0 && cap(*h.inBuf)-len(h.in) >= record {
-			h.in = append((*h.inBuf)[:0], h.in...)
-		} else {
-			grown := make([]byte, len(h.in), 2*cap(*h.inBuf)) // one head over 48 KiB
-			copy(grown, h.in)
-			sock.Put(h.inBuf)
-			h.inBuf, h.in = &grown, grown
-		}
+	if cap(h.in)-len(h.in) < room {
+		h.makeRoom(room)
 	}
 	n, err := h.c.Read(h.in[len(h.in):cap(h.in)])
 	h.in = h.in[:len(h.in)+n]
@@ -125,6 +116,23 @@ func (h *http1) more() error {
 		return nil
 	}
 	return err
+}
+
+// makeRoom moves h.in to the front of its buffer, or to a larger one.
+func (h *http1) makeRoom(room int) {
+	old := h.inBuf
+	if cap(*old)-len(h.in) < room {
+		if cap(*old) < sock.Large {
+			h.inBuf = sock.Get(true)
+		} else { // max_header_bytes allows more than the pool's largest
+			grown := make([]byte, 2*cap(*old))
+			h.inBuf = &grown
+		}
+	}
+	h.in = append((*h.inBuf)[:0], h.in...)
+	if h.inBuf != old {
+		sock.Put(old)
+	}
 }
 
 // readHead reads until h.in begins with a whole request head.

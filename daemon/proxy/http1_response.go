@@ -257,21 +257,25 @@ type relay struct {
 
 // run sends the head, which is in back, and the body behind it.
 func (r *relay) run() *ending {
+	in := &r.x.b.in
 	for {
-		done, err := r.take()
+		piece, used, done, err := r.take(in.Buffered())
 		if err != nil {
 			return &ending{event.BackendMalformed, err.Error()}
 		}
-		if len(r.x.s.back) > 0 {
-			if _, err := r.x.h.c.Write(r.x.s.back); err != nil {
+		if len(piece) > 0 {
+			if _, err := r.x.h.c.Write(piece); err != nil {
 				return clientGone(err)
 			}
+		}
+		if used > 0 {
+			in.Consume(used)
 		}
 		if done {
 			return nil
 		}
 		r.x.s.back = r.x.s.back[:0]
-		err = r.x.b.in.Fill()
+		err = in.Fill()
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF) && r.framing == byClose:
@@ -293,54 +297,46 @@ func (r *relay) finish() *ending {
 	return nil
 }
 
-// take moves what the backend sent so far behind the head in back.
-func (r *relay) take() (done bool, err error) {
-	in := &r.x.b.in
-	buf := in.Buffered()
+// take says what to send the client for the bytes that the backend sent so
+// far: a view of them where they pass as they are, or back, where they follow
+// the head or are framed anew.
+func (r *relay) take(buf []byte) (piece []byte, used int, done bool, err error) {
 	back := r.x.s.back
-	used := 0
-	switch r.framing {
-	case noBody:
-		done = true
-	case byLength:
+	switch {
+	case r.framing == noBody:
+		return back, 0, true, nil
+	case r.framing == byLength:
 		used = int(min(int64(len(buf)), r.remaining))
-		back = append(back, buf[:used]...)
 		r.remaining -= int64(used)
 		done = r.remaining == 0
-	case byClose:
-		used = len(buf)
-		if r.plain || used == 0 {
-			back = append(back, buf...)
-			break
+		if len(back) == 0 {
+			return buf[:used], used, done, nil
 		}
-		back = strconv.AppendInt(back, int64(used), 16)
-		back = append(back, "\r\n"...)
-		back = append(back, buf...)
-		back = append(back, "\r\n"...)
-	case byChunks:
-		back, used, err = r.takeChunks(back, buf)
+		back = append(back, buf[:used]...)
+	case r.framing == byChunks && r.plain:
+		back, used, err = r.takePlain(back, buf)
 		done = r.chunks.done()
+	case r.framing == byChunks:
+		var pass int
+		pass, used, err = r.chunks.feed(buf)
+		done = err == nil && r.chunks.done()
+		if len(back) == 0 && !done {
+			return buf[:pass], used, false, err
+		}
+		back = append(back, buf[:pass]...)
+		if done {
+			back, err = r.chunks.sectionEnd(back)
+		}
+	case r.plain || len(buf) == 0:
+		used = len(buf)
+		back = append(back, buf...)
+	default: // byClose, made into chunks
+		used = len(buf)
+		back = strconv.AppendInt(back, int64(used), 16)
+		back = append(append(append(back, "\r\n"...), buf...), "\r\n"...)
 	}
 	r.x.s.back = back
-	if used > 0 {
-		in.Consume(used)
-	}
-	return done, err
-}
-
-func (r *relay) takeChunks(back, buf []byte) ([]byte, int, error) {
-	if r.plain {
-		return r.takePlain(back, buf)
-	}
-	pass, used, err := r.chunks.feed(buf)
-	if err != nil {
-		return back, used, err
-	}
-	back = append(back, buf[:pass]...)
-	if r.chunks.done() {
-		back, err = r.chunks.sectionEnd(back)
-	}
-	return back, used, err
+	return back, used, done, err
 }
 
 // takePlain takes the chunks apart for an HTTP/1.0 client.

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"cyphers.ai/tlsmcp/daemon/edge"
+	"cyphers.ai/tlsmcp/daemon/sock"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
 
@@ -113,10 +114,13 @@ func writeBoth(w io.Writer, head, tail []byte) error {
 // moreBody reads what the client has sent, up to a buffer full: several
 // records go to the backend in one write.
 func (h *http1) moreBody() error {
+	if cap(*h.inBuf) < sock.Large {
+		h.makeRoom(sock.Small + 1) // h.in is empty: this takes a larger buffer
+	}
 	if err := h.more(); err != nil {
 		return err
 	}
-	for h.c.Ready() && cap(*h.inBuf)-len(h.in) >= 16<<10 {
+	for h.c.Ready() && cap(h.in)-len(h.in) >= 16<<10 {
 		if err := h.more(); err != nil {
 			return err
 		}

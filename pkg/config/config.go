@@ -85,6 +85,17 @@ type Listen struct {
 	HandshakesPerIP   int // per second; 0: no limit
 }
 
+// ExpectsProxyHeader reports whether connections from a begin with a PROXY
+// protocol header.
+func (l Listen) ExpectsProxyHeader(a netip.Addr) bool {
+	for _, p := range l.ProxyProtocolFrom {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // Protocol is what the backend speaks.
 type Protocol string
 

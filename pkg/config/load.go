@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxFile bounds a configuration file, in bytes.
@@ -70,8 +71,11 @@ func treeOf(name string, data []byte) (*node, Faults) {
 	if len(data) > maxFile {
 		return nil, Faults{{File: name, Message: fmt.Sprintf("is larger than %s", Size(maxFile))}}
 	}
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return nil, Faults{{File: name, Line: 1 + bytes.Count(data[:i], []byte("\n")), Message: "holds a NUL byte: it is not text"}}
+	if i := notText(data); i >= 0 {
+		return nil, Faults{{
+			File: name, Line: 1 + bytes.Count(data[:i], []byte("\n")),
+			Message: fmt.Sprintf("holds byte 0x%02x, which no text in UTF-8 has here", data[i]),
+		}}
 	}
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".yaml", ".yml":
@@ -79,6 +83,22 @@ func treeOf(name string, data []byte) (*node, Faults) {
 	default:
 		return fromTOML(name, data)
 	}
+}
+
+// notText returns where data stops being UTF-8 or holds a control character
+// that no configuration needs, or -1. The YAML library refuses most of these
+// too, but does not say where. A carriage return belongs before a newline.
+func notText(data []byte) int {
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		switch {
+		case r == '\t' || r == '\n' || r == '\r' && bytes.HasPrefix(data[i:], []byte("\r\n")):
+		case r == utf8.RuneError && size == 1 || r < ' ' || r == 0x7f:
+			return i
+		}
+		i += size
+	}
+	return -1
 }
 
 // inOrder sorts faults as the file has them; what is absent comes last.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -34,7 +35,8 @@ func (c *Config) Show(w io.Writer, format string) error {
 		if out, err = json.MarshalIndent(f, "", "  "); err != nil {
 			return fmt.Errorf("show configuration: %w", err)
 		}
-		out = append(out, '\n')
+		// JSON leaves DEL as it is and YAML, which JSON comes back as, refuses it.
+		out = append(bytes.ReplaceAll(out, []byte("\x7f"), []byte(`\u007f`)), '\n')
 	default:
 		return fmt.Errorf("show configuration: unknown format %q", format)
 	}

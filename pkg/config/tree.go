@@ -58,6 +58,8 @@ const maxDepth = 64
 // the lines from our own locator, because the library keeps no lines.
 func fromTOML(file string, data []byte) (*node, Faults) {
 	text := strings.TrimPrefix(string(data), "\xef\xbb\xbf")
+	// TOML lets a reader change line ends, and the library miscounts these.
+	text = strings.ReplaceAll(text, "\r\n", "\n")
 	where, deep := locate(text)
 	if deep > 0 {
 		return nil, Faults{{File: file, Line: deep, Message: fmt.Sprintf("nests more than %d levels deep", maxDepth)}}
@@ -84,10 +86,14 @@ func syntaxMessage(message string) (msg, hint string) {
 	if strings.Contains(message, "out of range") {
 		return "is not valid TOML: a number is out of range", ""
 	}
-	for _, quote := range []string{`"`, `'`} {
-		first, last := strings.Index(msg, quote), strings.LastIndex(msg, quote)
-		if last-first > 4 {
-			return msg[:first] + "something else" + msg[last+1:], "text goes in quotation marks"
+	const elided = "something else"
+	if first, last := strings.Index(msg, `"`), strings.LastIndex(msg, `"`); last > first {
+		return msg[:first] + elided + msg[last+1:], "text goes in quotation marks"
+	}
+	pieces := strings.Split(msg, "'")
+	for i := 1; i < len(pieces); i += 2 {
+		if len(pieces[i]) > 4 { // more than one character, perhaps escaped
+			return strings.Join(pieces[:i], "'") + elided, "text goes in quotation marks"
 		}
 	}
 	return msg, ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,7 @@ func fromYAML(file string, data []byte) (*node, Faults) {
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		return &node{kind: kindTable, line: 1}, nil
 	} else if err != nil {
-		return nil, Faults{yamlFault(file, err)}
+		return nil, Faults{yamlFault(file, data, err)}
 	}
 	if err := dec.Decode(&second); err == nil {
 		return nil, Faults{{
@@ -38,7 +39,7 @@ func fromYAML(file string, data []byte) (*node, Faults) {
 			Hint: `a configuration is one document: remove the "---" and what follows it`,
 		}}
 	} else if !errors.Is(err, io.EOF) {
-		return nil, Faults{yamlFault(file, err)}
+		return nil, Faults{yamlFault(file, data, err)}
 	}
 	r := &yamlReader{file: file}
 	n := &node{kind: kindNull, line: 1}
@@ -49,24 +50,40 @@ func fromYAML(file string, data []byte) (*node, Faults) {
 }
 
 // yamlFault makes a fault of the library's error, which holds the line in its
-// text. The library gives an unknown alias its name, and that may be a token
-// that begins with a star and lacks its quotation marks.
-func yamlFault(file string, err error) Fault {
+// text: counted from 1 when its scanner is at fault, and from 0, with 0 left
+// out, when its parser is. It gives an unknown alias no line but its name, and
+// that may be a token that begins with a star and lacks its quotation marks.
+func yamlFault(file string, data []byte, err error) Fault {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	f := Fault{File: file, Line: 1}
 	if rest, ok := strings.CutPrefix(message, "line "); ok {
-		if number, tail, ok := strings.Cut(rest, ": "); ok {
-			if n, err := strconv.Atoi(number); err == nil {
-				f.Line, message = max(1, n), tail
+		number, tail, _ := strings.Cut(rest, ": ")
+		if n, err := strconv.Atoi(number); err == nil {
+			f.Line, message = max(1, n), tail
+			if parserMessage(message) {
+				f.Line++
 			}
 		}
 	}
-	if strings.HasPrefix(message, "unknown anchor") {
+	if rest, ok := strings.CutPrefix(message, "unknown anchor '"); ok {
+		name, _, _ := strings.Cut(rest, "'")
+		if i := bytes.Index(data, []byte("*"+name)); i >= 0 {
+			f.Line = 1 + bytes.Count(data[:i], []byte("\n"))
+		}
 		message = "an alias (*name) has no anchor (&name) before it"
 		f.Hint = "text that begins with a star goes in quotation marks"
 	}
 	f.Message = "is not valid YAML: " + message
 	return f
+}
+
+// parserMessage tells the messages of the library's parser from those of its
+// scanner.
+func parserMessage(message string) bool {
+	what, ok := strings.CutPrefix(message, "did not find expected ")
+	return ok && slices.Contains([]string{
+		"<stream-start>", "<document start>", "node content", "'-' indicator", "key", "',' or ']'", "',' or '}'",
+	}, what)
 }
 
 // fail notes a fault that has no key.

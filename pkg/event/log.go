@@ -15,7 +15,7 @@ import (
 // A refusal without a detail gets the sentence of its reason, so that whoever
 // reads the log never has to look a code up.
 func Log(ctx context.Context, l *slog.Logger, e Connection) {
-	level := levelOf(&e)
+	level := LevelOf(e)
 	if !l.Enabled(ctx, level) {
 		return
 	}
@@ -33,7 +33,8 @@ func Log(ctx context.Context, l *slog.Logger, e Connection) {
 	_ = l.Handler().Handle(ctx, r) // a log that cannot be written has nowhere to say so
 }
 
-func levelOf(e *Connection) slog.Level {
+// LevelOf is the level that an event is logged at.
+func LevelOf(e Connection) slog.Level {
 	switch {
 	case e.Kind == Refused && e.Reason == NoHello:
 		return slog.LevelDebug

@@ -67,27 +67,18 @@ type Set struct {
 	byName map[string][]Entry // by the issuer's raw name; see compareScope
 }
 
-// NewSet makes a set. A list that names one of the given CAs as its issuer must
-// be signed by it, else it is an error, and there is no set. A list of an issuer
-// that is not among them stays in the set unverified, and counts for a chain
-// whose issuer signed it.
-func NewSet(cas []*x509.Certificate, entries []Entry) (*Set, error) {
+// NewSet makes a set. It takes lists as they are: whoever holds the CAs calls
+// [CheckIssuer] before. A list whose issuer is not known stays in the set
+// unverified, and counts for a chain whose issuer signed it.
+func NewSet(entries []Entry) *Set {
 	s := &Set{byName: make(map[string][]Entry)}
-	var errs []error
 	for _, e := range entries {
-		if err := CheckIssuer(cas, e.List); err != nil {
-			errs = append(errs, err)
-			continue
-		}
 		s.add(e)
-	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
 	}
 	for _, list := range s.byName {
 		slices.SortFunc(list, func(a, b Entry) int { return compareScope(a.List, b.List) })
 	}
-	return s, nil
+	return s
 }
 
 // add puts an entry in. The same list from two sources is one, with the later
