@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
@@ -62,7 +63,9 @@ func (d *Daemon) selfCheck(ctx context.Context) error {
 	self := c.LocalAddr().(*net.TCPAddr).AddrPort()
 	self = netip.AddrPortFrom(self.Addr().Unmap(), self.Port())
 	d.self.note(self, true)
-	defer d.self.note(self, false)
+	// The last event comes after the end of the connection; the kernel does
+	// not give the port to anybody else so soon.
+	defer time.AfterFunc(time.Second, func() { d.self.note(self, false) })
 	if d.config().Listen.ExpectsProxyHeader(self.Addr()) {
 		if _, err := c.Write([]byte("PROXY UNKNOWN\r\n")); err != nil {
 			return fmt.Errorf("connect to own listener: %w", err)
