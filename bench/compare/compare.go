@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,13 +37,25 @@ type bench struct {
 	progress  io.Writer
 }
 
+// lockedWriter takes the words of several processes.
+type lockedWriter struct {
+	mu sync.Mutex // held for one write
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
 // descriptors asks for no more than this, however high the limit may go: a
 // server may size tables by it.
 const descriptors = 20000
 
 // compare does the whole run and writes tables to out as they come.
 func compare(ctx context.Context, o options, out, progress io.Writer) (err error) {
-	b := &bench{options: o, progress: progress}
+	b := &bench{options: o, progress: &lockedWriter{w: progress}}
 	if b.dir, err = os.MkdirTemp("", "tlsmcp-bench-"); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
