@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/version"
@@ -61,8 +60,18 @@ func newMetrics(d *Daemon) *metrics {
 		m.byProtocol[protocol] = r
 	}
 	m.registry.MustRegister(m.accepted, m.refused, m.closed, m.received, m.sent, m.requests, m.eventsDropped, m.handshake, latency,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), stateCollector{d})
+		stateCollector{d})
+	m.registerRuntime()
 	return m
+}
+
+// registerRuntime adds the metrics of Go and of the process. They come from
+// where they are deprecated, because the new place links database/sql.
+func (m *metrics) registerRuntime() {
+	//lint:ignore SA1019 see above
+	m.registry.MustRegister(prometheus.NewGoCollector())
+	//lint:ignore SA1019 see above
+	m.registry.MustRegister(prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{}))
 }
 
 func counter(name, help string) prometheus.Counter {

@@ -64,7 +64,7 @@ func (f *http2Front) serve(c *edge.Conn) {
 	c.Enter(edge.PhaseManaged)
 	handler := f.handler(c)
 	if c.ALPN == http2.NextProtoTLS {
-		f.server.ServeConn(c.NetConn(), &http2.ServeConnOpts{BaseConfig: f.base, Handler: handler})
+		f.server.ServeConn(newBatchConn(c.NetConn()), &http2.ServeConnOpts{BaseConfig: f.base, Handler: handler})
 	} else {
 		f.h2c.front.serve(c, handler)
 	}

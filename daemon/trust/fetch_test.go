@@ -98,8 +98,8 @@ func TestACRLFromAURL(t *testing.T) {
 				w.Write(junk)
 			}
 		}},
-		{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", 302) }},
-		{`a "ftp" URL`, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "ftp://x/", 302) }},
+		{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }},
+		{`a "ftp" URL`, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "ftp://x/", http.StatusFound) }},
 		{"EOF", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			w.Write([]byte("cut"))
@@ -117,7 +117,7 @@ func TestACRLFromAURL(t *testing.T) {
 	}
 	o.do(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/crl" {
-			http.Redirect(w, r, "/moved", 301)
+			http.Redirect(w, r, "/moved", http.StatusMovedPermanently)
 			return
 		}
 		w.Write(crl(t, root, 11))

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/pki"
+)
+
+// TestEveryMetricIsDocumented holds docs/metrics.md to what a daemon exports:
+// names, types and labels.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	s := startSidecar(t)
+	crl, err := s.ca.CRL(1, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("ca.crl", string(pki.EncodeCRL(crl)))
+	s.configure("127.0.0.1:1", mtlsRules+"\ncrl_files = [\"ca.crl\"]")
+	if err := s.d.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	// A series with a label is exported once it has a value.
+	s.d.metrics.event(event.Connection{Kind: event.Refused, Reason: event.NotTLS})
+	s.d.metrics.event(event.Connection{Kind: event.Closed, Reason: event.ClientClosed})
+
+	families, err := s.d.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := map[string]string{} // by name: type and labels
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "tlsmcp_") {
+			exported[f.GetName()] = strings.ToLower(f.GetType().String()) + labelsOf(f.GetMetric()[0])
+		}
+	}
+	page, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	row := regexp.MustCompile("(?m)^\\| `(tlsmcp_[a-z_]+)` \\| ([a-z]+) \\| ([^|]*) \\| .+\\|$")
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+		labels := strings.FieldsFunc(m[3], func(r rune) bool { return strings.ContainsRune("`, ", r) })
+		slices.Sort(labels)
+		documented[m[1]] = m[2] + " " + strings.Join(labels, ",")
+	}
+	for name, is := range exported {
+		if says := documented[name]; says != is {
+			t.Errorf("docs/metrics.md: %s is a %q, and the page says %q", name, is, says)
+		}
+	}
+	for name := range documented {
+		if exported[name] == "" {
+			t.Errorf("docs/metrics.md: %s is not exported", name)
+		}
+	}
+}
+
+func labelsOf(m *dto.Metric) string {
+	var labels []string
+	for _, l := range m.GetLabel() {
+		labels = append(labels, l.GetName())
+	}
+	slices.Sort(labels)
+	return " " + strings.Join(labels, ",")
+}
