@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
-
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
@@ -37,9 +35,15 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	}
 	exported := map[string]string{} // by name: type and labels
 	for _, f := range families {
-		if strings.HasPrefix(f.GetName(), "tlsmcp_") {
-			exported[f.GetName()] = strings.ToLower(f.GetType().String()) + labelsOf(f.GetMetric()[0])
+		if !strings.HasPrefix(f.GetName(), "tlsmcp_") {
+			continue
 		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		slices.Sort(labels)
+		exported[f.GetName()] = strings.ToLower(f.GetType().String()) + " " + strings.Join(labels, ",")
 	}
 	page, err := os.ReadFile("../docs/metrics.md")
 	if err != nil {
@@ -62,13 +66,4 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 			t.Errorf("docs/metrics.md: %s is not exported", name)
 		}
 	}
-}
-
-func labelsOf(m *dto.Metric) string {
-	var labels []string
-	for _, l := range m.GetLabel() {
-		labels = append(labels, l.GetName())
-	}
-	slices.Sort(labels)
-	return " " + strings.Join(labels, ",")
 }

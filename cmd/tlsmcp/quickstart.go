@@ -117,9 +117,9 @@ func (q *quick) close(keep bool) error {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	if keep {
-		q.show.line("Stopped. The directory is kept: %s", q.dir)
+		q.show.line("\nStopped. The directory is kept: %s", q.dir)
 	} else {
-		q.show.line("Stopped, and the directory is removed.")
+		q.show.line("\nStopped, and the directory is removed.")
 	}
 	return nil
 }
@@ -177,7 +177,7 @@ func (q *quick) setUp(ctx context.Context, program string) (err error) {
 	if q.certs, err = makeCerts(q.dir); err != nil {
 		return err
 	}
-	q.show.done("certificates", "a CA, a server, payment-api (two: one will be lost), a stranger", time.Since(started))
+	q.show.done("certificates", "of a CA, a server, payment-api (two: one will be lost) and a stranger", time.Since(started))
 
 	if q.backend, err = startBackend(); err != nil {
 		return err

@@ -97,7 +97,6 @@ func (q *quick) watch(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			q.show.line("")
 			return nil
 		case <-q.daemon.ended:
 			return fmt.Errorf("tlsmcpd ended: %w", q.daemon.outcome())

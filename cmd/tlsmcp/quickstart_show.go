@@ -52,13 +52,13 @@ func (s show) step(in bool, who, outcome string, took time.Duration) {
 	if !in {
 		mark, colour = "✗", red
 	}
-	s.line("  %s %s %s %s", s.paint(colour, mark), pad(who, 40), pad(outcome, 26), s.paint(dim, milliseconds(took)))
+	s.line("  %s %s %s %s", s.paint(colour, mark), pad(who, 50), pad(outcome, 24), s.paint(dim, milliseconds(took)))
 }
 
 // notes prints lines about the step above.
 func (s show) notes(text string) {
 	for line := range strings.Lines(text) {
-		s.line("      %s", s.paint(dim, strings.TrimRight(line, "\n")))
+		s.line("%s", strings.TrimRight("      "+s.paint(dim, strings.TrimRight(line, "\n")), " "))
 	}
 }
 

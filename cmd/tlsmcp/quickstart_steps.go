@@ -104,10 +104,11 @@ func (q *quick) showRevocation(ctx context.Context) error {
 	}
 	defer other.Close()
 
+	started := time.Now()
 	if err := q.certs.publish(2, q.certs.clients[lostName].Cert.SerialNumber); err != nil {
 		return err
 	}
-	took, err := lost.awaitCut(time.Now())
+	took, err := lost.awaitCut(started)
 	if err != nil {
 		return err
 	}
@@ -118,11 +119,13 @@ func (q *quick) showRevocation(ctx context.Context) error {
 	if seen.Reason != event.Revoked {
 		return fmt.Errorf("the connection of the revoked certificate ended as %s; it must be as %s", seen.Reason, event.Revoked)
 	}
+	again := time.Now()
 	if _, err := other.get("/hello"); err != nil {
 		return fmt.Errorf("payment-api's other certificate is not revoked, and its connection ended: %w", err)
 	}
-	q.show.step(false, "payment-api's lost certificate", fmt.Sprintf("cut %s after the CRL", milliseconds(took)), 0)
-	q.show.step(true, "payment-api's other certificate", "still connected", 0)
+	q.show.step(false, "payment-api's lost certificate", "live connection cut", took)
+	q.show.notes("the time is from writing the CA's new revocation list to the end of the connection\ntlsmcpd: " + seen.Detail)
+	q.show.step(true, "payment-api's other certificate", "still connected", time.Since(again))
 	return q.showRefused(ctx, "the lost certificate, trying again", q.client(lostName, tls.VersionTLS13), event.Revoked)
 }
 
