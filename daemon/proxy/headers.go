@@ -27,7 +27,7 @@ const (
 	hTrailer
 	hHopByHop // removed without a look: RFC 9110, section 7.6.1, and its history
 	hIdentity // says who the client is: only we may say that
-	hForwarded
+	hForwarded // says where the request came from: the edge of TLS knows, the client may lie
 )
 
 // known classifies a field name. Underscores count as dashes: a backend that
@@ -99,7 +99,8 @@ func knownIdentity[T []byte | string](name T) header {
 		case equalDash(name, "x-forwarded-client-cert"),
 			len(name) >= len(ours) && equalDash(name[:len(ours)], ours):
 			return hIdentity
-		case equalDash(name, "x-forwarded-for"), equalDash(name, "x-forwarded-proto"):
+		case equalDash(name, "x-forwarded-for"), equalDash(name, "x-forwarded-proto"),
+			equalDash(name, "x-forwarded-host"), equalDash(name, "x-forwarded-port"), equalDash(name, "x-real-ip"):
 			return hForwarded
 		}
 	}

@@ -163,7 +163,7 @@ func TestIdentityCannotBeSpoofed(t *testing.T) {
 	}), nil)
 	spoofed := []string{"Client-Cert", "client-cert", "CLIENT_CERT", "Client-Cert-Chain", "client_cert_chain", "X-Forwarded-Client-Cert",
 		"x_forwarded_client_cert", "X-Tlsmcp-Identity", "x-tlsmcp_identity", "X_TLSMCP_Serial", "X-Tlsmcp-Anything", "X-Tlsmcp",
-		"X-Forwarded-For", "x_forwarded_for", "X-Forwarded-Proto", "Forwarded"}
+		"X-Forwarded-For", "x_forwarded_for", "X-Forwarded-Proto", "X-Forwarded-Host", "x_forwarded_port", "X-Real-IP", "Forwarded"}
 	var head, tail strings.Builder
 	for _, n := range spoofed {
 		fmt.Fprintf(&head, "%s: evil\r\n", n)
