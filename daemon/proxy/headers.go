@@ -25,8 +25,8 @@ const (
 	hUpgrade
 	hExpect
 	hTrailer
-	hHopByHop // removed without a look: RFC 9110, section 7.6.1, and its history
-	hIdentity // says who the client is: only we may say that
+	hHopByHop  // removed without a look: RFC 9110, section 7.6.1, and its history
+	hIdentity  // says who the client is: only we may say that
 	hForwarded // says where the request came from: the edge of TLS knows, the client may lie
 )
 
