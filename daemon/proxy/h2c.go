@@ -1,13 +1,17 @@
 package proxy
 
+//lint:file-ignore SA1019 x/net's HTTP/2 has fixes that the copy in the standard library of this Go release lacks
+
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"sync"
 	"time"
 
@@ -63,13 +67,16 @@ func (b *h2cBackend) handler(c *edge.Conn, about []field) http.Handler {
 			for _, f := range about {
 				pr.Out.Header.Set(string(f.name), string(f.value))
 			}
+			if pr.Out.Body != nil {
+				pr.Out.Body = pr.In.Body // an uploadBody
+			}
 			carryTrailers(pr)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			f := unreachable(err)
-			if isTimeout(err) {
-				f = backendFault(err)
+			if r.Context().Err() != nil {
+				panic(http.ErrAbortHandler) // the client is gone
 			}
+			f := h2cFault(err)
 			b.p.log.Warn("backend", event.KeyConn, c.ID, event.KeyReason, string(f.reason), event.KeyDetail, f.detail)
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(f.status)
@@ -90,8 +97,24 @@ func (b *h2cBackend) handler(c *edge.Conn, about []field) http.Handler {
 		}
 		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		defer func() { b.p.observer.Request("h2", sw.status, time.Since(started)) }()
+		body := &uploadBody{ReadCloser: r.Body, w: w}
+		defer body.retire()
+		r.Body = body
 		rp.ServeHTTP(sw, r)
 	})
+}
+
+// h2cFault tells a backend that is not there from one that does not answer and
+// one that breaks off before it has.
+func h2cFault(err error) *fault {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "dial":
+		return unreachable(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return backendFault(os.ErrDeadlineExceeded)
+	}
+	return backendFault(err)
 }
 
 // roundTripper bounds the wait for a response head when that is asked for.
@@ -117,6 +140,51 @@ func (b *h2cBackend) roundTripper() http.RoundTripper {
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// uploadBody is a request body on its way to the backend. ReverseProxy keeps
+// the transport's Close from the body, so a transport that reads it for a
+// stream that the backend has ended already would wait for the client to say
+// more: the answer of a gRPC server that gives up a stream would not arrive.
+type uploadBody struct {
+	io.ReadCloser
+
+	mu    sync.Mutex          // guards what follows
+	w     http.ResponseWriter // nil once the handler returned: it must not be used then
+	ended bool                // read to its end, or closed
+}
+
+func (b *uploadBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	gone := b.w == nil
+	b.mu.Unlock()
+	if gone {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.mu.Lock()
+		b.ended = true
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+// Close ends a Read under way. The body itself is the server's to close.
+func (b *uploadBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended && b.w != nil {
+		_ = http.NewResponseController(b.w).SetReadDeadline(time.Unix(1, 0))
+	}
+	b.ended = true
+	return nil
+}
+
+func (b *uploadBody) retire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.w = nil
+}
 
 // carryTrailers makes the request's trailers follow its body. Their values are
 // there only once the body has been read, by when ReverseProxy has copied the

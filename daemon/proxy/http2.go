@@ -1,5 +1,7 @@
 package proxy
 
+//lint:file-ignore SA1019 x/net's HTTP/2 has fixes that the copy in the standard library of this Go release lacks
+
 import (
 	"context"
 	"errors"
