@@ -68,7 +68,9 @@ func fromTOML(file string, data []byte) (*node, Faults) {
 	if _, err := toml.Decode(text, &values); err != nil {
 		f := Fault{File: file, Message: err.Error()}
 		if pe, ok := errors.AsType[toml.ParseError](err); ok {
-			f.Line = pe.Position.Line
+			// The library is a line short when the text ends inside a string.
+			before := text[:min(pe.Position.Start, len(text))]
+			f.Line = max(pe.Position.Line, 1+strings.Count(before, "\n"))
 			f.Message, f.Hint = syntaxMessage(pe.Message)
 		}
 		return nil, Faults{f}
