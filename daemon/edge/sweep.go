@@ -18,6 +18,7 @@ type watch struct {
 	still         int // steps since anything changed
 	stillWriting  int // steps that one write has been under way
 	inHeader      int // steps since the request head began
+	requests      uint64
 }
 
 // sweep keeps every time limit of every connection that has a goroutine, by
@@ -34,6 +35,9 @@ func (s *Server) sweep(now time.Time) {
 		s.look(c)
 	}
 	clear(s.swept)
+	if s.draining.Load() {
+		s.endIdle() // those that came to rest since
+	}
 	for _, c := range s.poller.expired(now.Add(-s.opts.IdleTimeout)) {
 		c.Kill(event.IdleTimeout, "no request for "+s.opts.IdleTimeout.String())
 	}
@@ -43,8 +47,11 @@ func (s *Server) look(c *Conn) {
 	phase := Phase(c.phase.Load())
 	reads, writes := c.rec.reads.Load(), c.rec.writes.Load()
 	w := &c.watch
+	if requests := c.Requests.Load(); requests != w.requests {
+		w.requests, w.inHeader = requests, 0 // another head than at the last look
+	}
 	if phase != w.phase || reads != w.reads || writes != w.writes {
-		if phase != PhaseHeader || w.phase != PhaseHeader {
+		if phase != PhaseHeader {
 			w.inHeader = 0
 		}
 		if writes != w.writes {

@@ -690,3 +690,44 @@ func TestKillInFlight(t *testing.T) {
 		}
 	}
 }
+
+// TestEarlyAnswer: a backend that answers before the body has come is heard at
+// once, and the rest of the body is not waited for.
+func TestEarlyAnswer(t *testing.T) {
+	f := startFront(t, rawBackend(t, func(c net.Conn) {
+		readRequest(bufio.NewReader(c))
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\n\r\nno")
+		_, _ = io.Copy(io.Discard, c)
+	}), nil)
+	for _, h2 := range []bool{false, true} {
+		body, more := io.Pipe()
+		go func() { _, _ = more.Write([]byte("begun, and never ended")) }()
+		begin := time.Now()
+		req, _ := http.NewRequest("POST", f.url("/"), body)
+		resp := must(f.http(h2).Do(req))(t)
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		_ = more.Close()
+		if resp.StatusCode != 413 || string(b) != "no" || err != nil {
+			t.Errorf("h2=%v: %d %q %v", h2, resp.StatusCode, b, err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("h2=%v: the answer took %s", h2, took)
+		}
+	}
+}
+
+// TestHeadsInPieces: a client whose heads come in two pieces, one after the
+// other for longer than the header timeout, is not taken for a slow one.
+func TestHeadsInPieces(t *testing.T) {
+	f := startFront(t, httpBackend(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") }),
+		func(l *config.Listen) { l.HeaderTimeout = time.Second })
+	c := f.dial()
+	for i := range 8 {
+		fmt.Fprint(c, "GET / HTTP/1.1\r\n")
+		time.Sleep(300 * time.Millisecond)
+		if resp, _ := exchangeRaw(t, c, "Host: a\r\n\r\n"); resp.StatusCode != 200 {
+			t.Fatalf("request %d: status %d", i, resp.StatusCode)
+		}
+	}
+}

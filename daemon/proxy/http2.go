@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -118,6 +119,7 @@ type stream struct {
 	b      *backendConn
 	stop   func() bool // ends the watch on the request's context
 	upDone chan error  // of the upload; nil when there is no body
+	upStop atomic.Bool // the upload must end: no more read deadlines in the future
 }
 
 func (st *stream) run() {
@@ -284,6 +286,7 @@ func (st *stream) settle() bool {
 		return err == nil
 	default:
 	}
+	st.upStop.Store(true)
 	_ = http.NewResponseController(st.w).SetReadDeadline(time.Unix(1, 0))
 	return <-st.upDone == nil
 }
@@ -343,6 +346,9 @@ func (st *stream) upload() error {
 	const room = 16 // for a chunk's size line in front and CR LF behind
 	for {
 		_ = rc.SetReadDeadline(time.Now().Add(st.p.listen.IdleTimeout))
+		if st.upStop.Load() { // settle's deadline may have come before ours
+			_ = rc.SetReadDeadline(time.Unix(1, 0))
+		}
 		n, err := st.r.Body.Read((*buf)[room : len(*buf)-room])
 		if n > 0 {
 			if werr := st.writeBody(*buf, room, n, chunked); werr != nil {
