@@ -152,7 +152,7 @@ func isLoopbackHost(host string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	return err == nil && addr.Zone() == "" && addr.Unmap().IsLoopback()
 }
 
 // ready answers 200 or 503 in one of three forms: one word; with ?verbose a
