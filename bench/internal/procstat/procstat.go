@@ -162,7 +162,7 @@ func parseMachine(text []byte) (time.Duration, error) {
 	}
 	var sum time.Duration
 	for _, i := range []int{1, 2, 3, 8} { // user, nice, system, steal
-		n, err := strconv.ParseUint(string(f[i]), 10, 40) // 40 bits are 348 years
+		n, err := strconv.ParseUint(string(f[i]), 10, 37) // 37 bits are 43 years, and four of them must fit
 		if err != nil {
 			return 0, fmt.Errorf("stat field %d is %q, not a count", i, f[i])
 		}
