@@ -110,6 +110,8 @@ func (d *Daemon) newEdge(l config.Listen) (*edge.Server, error) {
 		Serve:            d.proxy.Serve,
 		Event:            d.event,
 		ExpectsProxy:     l.ExpectsProxyHeader,
+		Self:             d.self.made,
+		Draining:         d.draining,
 		MaxConnections:   l.MaxConnections,
 		HandshakesPerIP:  l.HandshakesPerIP,
 		HandshakeTimeout: l.HandshakeTimeout,
@@ -170,22 +172,34 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.closeListeners()
 		return err
 	}
-	// What the connections still need while they drain ends after them.
-	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopKeeping()
-	keepers, keepCtx := errgroup.WithContext(keepCtx)
-	keepers.Go(func() error { return d.trust.Run(keepCtx) })
-	keepers.Go(func() error { return d.keys.Run(keepCtx) })
-	keepers.Go(func() error { d.proxy.Run(keepCtx); return nil })
-	keepers.Go(func() error { d.recheck(keepCtx); return nil })
-	keepers.Go(func() error { d.events.run(keepCtx); return nil })
-	if d.admin != nil {
-		keepers.Go(func() error { return d.admin.Run(keepCtx) })
-	}
-
 	serveCtx, stop := context.WithCancel(ctx)
 	defer stop()
-	context.AfterFunc(keepCtx, stop) // a keeper failed: stop serving too
+	// What the connections still need while they drain ends after them, and the
+	// log last.
+	logCtx, stopLogging := context.WithCancel(context.WithoutCancel(ctx))
+	var logging sync.WaitGroup
+	logging.Go(func() { d.events.run(logCtx) })
+	defer logging.Wait()
+	defer stopLogging()
+	keepCtx, stopKeeping := context.WithCancel(logCtx)
+	defer stopKeeping()
+	var keepers errgroup.Group
+	keep := func(run func(context.Context) error) {
+		keepers.Go(func() error {
+			err := run(keepCtx)
+			if err != nil {
+				stop() // it cannot be done without: drain, with the others still there
+			}
+			return err
+		})
+	}
+	keep(d.trust.Run)
+	keep(d.keys.Run)
+	keep(func(ctx context.Context) error { d.proxy.Run(ctx); return nil })
+	keep(func(ctx context.Context) error { d.recheck(ctx); return nil })
+	if d.admin != nil {
+		keep(d.admin.Run)
+	}
 	d.awaitRevocation(serveCtx)
 
 	var serving errgroup.Group
@@ -201,14 +215,15 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
-// serve runs the edge, and tells everybody when it begins to drain.
+// draining tells everybody that no more connections are accepted.
+func (d *Daemon) draining() {
+	d.notify.Stopping()
+	open, _ := d.conns.Len()
+	d.log.Info("draining", event.KeyCount, open)
+	d.proxy.Drain()
+}
+
 func (d *Daemon) serve(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() {
-		d.notify.Stopping()
-		open, _ := d.conns.Len()
-		d.log.Info("draining", event.KeyCount, open)
-		d.proxy.Drain()
-	})()
 	return d.edge.Run(ctx, d.listeners, func() time.Duration { return d.config().Listen.DrainTimeout })
 }
 

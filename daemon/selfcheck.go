@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
@@ -39,6 +43,47 @@ func (s *selfCheck) note(a netip.AddrPort, mine bool) {
 	}
 }
 
+// dial connects to one of the daemon's own addresses. The port that it comes
+// from is taken and noted before anybody can see the connection.
+func (s *selfCheck) dial(ctx context.Context, to netip.AddrPort) (c net.Conn, from netip.AddrPort, err error) {
+	dialer := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
+		var berr error
+		err := rc.Control(func(fd uintptr) { from, berr = bindTo(int(fd), to.Addr()) })
+		if err = errors.Join(err, berr); err == nil {
+			s.note(from, true)
+		}
+		return err
+	}}
+	c, err = dialer.DialContext(ctx, "tcp", to.String())
+	if err != nil && from.IsValid() {
+		s.note(from, false)
+	}
+	return c, from, err
+}
+
+// bindTo gives a socket an address of this host and a port that is free.
+func bindTo(fd int, a netip.Addr) (netip.AddrPort, error) {
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: a.As16()}
+	if a.Is4() {
+		sa = &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("bind", err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+	}
+	port := 0
+	switch b := bound.(type) {
+	case *unix.SockaddrInet4:
+		port = b.Port
+	case *unix.SockaddrInet6:
+		port = b.Port
+	}
+	return netip.AddrPortFrom(a, uint16(port)), nil
+}
+
 // errWrongCertificate says that somebody else answers on our port.
 var errWrongCertificate = errors.New("the listener answered with a certificate that is not ours")
 
@@ -47,6 +92,7 @@ var errWrongCertificate = errors.New("the listener answered with a certificate t
 // the certificate is the one that the keyring holds.
 func (d *Daemon) selfCheck(ctx context.Context) error {
 	addr := d.listeners[0].Addr().(*net.TCPAddr).AddrPort()
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	if addr.Addr().IsUnspecified() {
 		loopback := netip.IPv6Loopback()
 		if addr.Addr().Is4() {
@@ -54,15 +100,11 @@ func (d *Daemon) selfCheck(ctx context.Context) error {
 		}
 		addr = netip.AddrPortFrom(loopback, addr.Port())
 	}
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "tcp", addr.String())
+	c, self, err := d.self.dial(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("connect to own listener: %w", err)
 	}
 	defer c.Close()
-	self := c.LocalAddr().(*net.TCPAddr).AddrPort()
-	self = netip.AddrPortFrom(self.Addr().Unmap(), self.Port())
-	d.self.note(self, true)
 	// The last event comes after the end of the connection; the kernel does
 	// not give the port to anybody else so soon.
 	defer time.AfterFunc(time.Second, func() { d.self.note(self, false) })

@@ -85,6 +85,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Partial reports whether a record has begun to arrive and has not ended.
+func (c *Conn) Partial() bool { return c.rec.buffered() || c.rec.record > 0 }
+
 // Ready reports whether a whole record waits to be read, so that Read will not
 // block.
 func (c *Conn) Ready() bool { return c.full || c.rec.recordBuffered() }
@@ -202,12 +205,16 @@ func (c *Conn) End(reason event.Reason, detail string) {
 	c.server.poller.remove(c)
 	c.mu.Unlock()
 
-	c.Enter(PhaseClosing)
+	// A server that was given the connection as a net.Conn may have a reader of
+	// its own on it still: what that holds is the garbage collector's.
+	managed := Phase(c.phase.Swap(uint32(PhaseClosing))) == PhaseManaged
 	if !killed && reason != event.ClientClosed {
 		_ = c.tls.Close() // sends close_notify; bounded by its own deadline
 	}
 	_ = c.rec.Close()
-	c.rec.in.Release()
+	if !managed {
+		c.rec.in.Release()
+	}
 	c.server.forget(c, reason, detail)
 }
 

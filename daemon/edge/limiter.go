@@ -20,7 +20,7 @@ func (l *limiter) allow(a netip.Addr) bool {
 	if l.perSecond == 0 {
 		return true
 	}
-	if a.Is6() {
+	if a = a.Unmap(); a.Is6() {
 		if p, err := a.Prefix(64); err == nil {
 			a = p.Addr()
 		}

@@ -147,7 +147,10 @@ func (p *poller) deliver(ev unix.EpollEvent) {
 		go e.conn.hungUp(e)
 		return
 	}
-	go e.resume()
+	go func() {
+		e.conn.unparked(e)
+		e.resume()
+	}()
 }
 
 // expired returns the connections parked since before t.

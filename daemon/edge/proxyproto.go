@@ -89,7 +89,7 @@ func proxyAddr(host, port []byte, v4 bool) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	return netip.AddrPortFrom(a, uint16(p)), nil
+	return netip.AddrPortFrom(a.Unmap(), uint16(p)), nil
 }
 
 func readProxyV2(r io.Reader, buf []byte) (proxied, error) {

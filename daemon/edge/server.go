@@ -61,6 +61,13 @@ type Options struct {
 	// protocol header.
 	ExpectsProxy func(netip.Addr) bool
 
+	// Self says whether a connection is the daemon's own look at itself, which
+	// must come through when the house is full.
+	Self func(netip.AddrPort) bool
+
+	// Draining is called once, when no more connections are accepted.
+	Draining func()
+
 	MaxConnections   int
 	HandshakesPerIP  int // per second; 0: no limit
 	HandshakeTimeout time.Duration
@@ -76,6 +83,7 @@ type Server struct {
 	nextID   atomic.Uint64
 	open     atomic.Int64 // accepted and not yet closed, handshakes included
 	draining atomic.Bool
+	cutting  atomic.Bool // the drain time is over: whoever still gets in is cut
 
 	conns sync.WaitGroup // one for each open connection
 
@@ -124,6 +132,7 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener, drain func()
 	}
 	<-accepting.Done()
 	s.draining.Store(true)
+	s.opts.Draining()
 	for _, l := range listeners {
 		_ = l.Close()
 	}
@@ -165,6 +174,7 @@ func (s *Server) drain(patience time.Duration) {
 		return
 	case <-time.After(patience):
 	}
+	s.cutting.Store(true)
 	for _, c := range s.all() {
 		c.Kill(event.Drained, "still busy when the drain time of "+patience.String()+" was over")
 	}
@@ -236,7 +246,7 @@ func acceptAgain(err error) bool {
 func (s *Server) admit(tcp *net.TCPConn) {
 	open := s.open.Add(1)
 	s.conns.Add(1)
-	if open > int64(s.opts.MaxConnections) {
+	if open > int64(s.opts.MaxConnections) && !s.opts.Self(addrPort(tcp.RemoteAddr())) {
 		s.refuseEarly(tcp, event.TooManyConns, "listen.max_connections is reached")
 		return
 	}
@@ -276,7 +286,7 @@ func (s *Server) handle(tcp *net.TCPConn) {
 			remote, local = h.src, h.dst
 		}
 	}
-	if !s.limit.allow(remote.Addr()) {
+	if !s.opts.Self(addrPort(tcp.RemoteAddr())) && !s.limit.allow(remote.Addr()) {
 		s.refuseEarly(tcp, event.RateLimited, "more handshakes from this address than listen.handshakes_per_ip")
 		return
 	}
@@ -302,6 +312,9 @@ func (s *Server) handle(tcp *net.TCPConn) {
 	s.live[c] = struct{}{}
 	s.mu.Unlock()
 	s.opts.Register(c)
+	if s.cutting.Load() {
+		c.Kill(event.Drained, "came in when the drain time was over")
+	}
 	// Ask again: what was revoked between the handshake and Register found no
 	// connection to cut.
 	if v := s.opts.Verify(c.tls.ConnectionState().PeerCertificates); v.Reason != "" {

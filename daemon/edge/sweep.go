@@ -108,15 +108,21 @@ func (c *Conn) watchHangup() {
 	c.server.poller.watchHangup(c)
 }
 
+// unparked notes that an event of the poller was delivered: c is not in there
+// any more, unless it was added again.
+func (c *Conn) unparked(e *parked) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == e {
+		c.parked = nil
+	}
+}
+
 // hungUp is called when a watched client hung up. It matters only while the
 // backend is still awaited: in any other phase the next read or write finds
 // out.
 func (c *Conn) hungUp(e *parked) {
-	c.mu.Lock()
-	if c.parked == e {
-		c.parked = nil
-	}
-	c.mu.Unlock()
+	c.unparked(e)
 	if Phase(c.phase.Load()) == PhaseBackend {
 		c.Kill(event.ClientClosed, "hung up before the answer")
 	}

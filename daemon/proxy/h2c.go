@@ -40,6 +40,7 @@ func newH2CBackend(p *Proxy) *h2cBackend {
 				return p.pool.dialer.DialContext(ctx, p.backend.Network, p.backend.Address)
 			},
 			ReadIdleTimeout: 30 * time.Second,
+			IdleConnTimeout: keepIdle,
 		},
 		front: newNetHTTPFront(p),
 	}
@@ -57,7 +58,8 @@ func (b *h2cBackend) handler(c *edge.Conn, about []field) http.Handler {
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			pr.Out.URL.Scheme, pr.Out.URL.Host = "http", pr.In.Host
+			// One name for all: the transport keeps a connection for each.
+			pr.Out.URL.Scheme, pr.Out.URL.Host = "http", "backend"
 			pr.Out.Host = pr.In.Host
 			for name := range pr.Out.Header {
 				if k := known(name); k == hIdentity || k == hForwarded {
@@ -195,7 +197,7 @@ func carryTrailers(pr *httputil.ProxyRequest) {
 	}
 	out := http.Header{}
 	for name := range pr.In.Trailer {
-		if known(name) == hOther {
+		if isToken([]byte(name)) && known(name) == hOther {
 			out[name] = nil
 		}
 	}

@@ -72,7 +72,7 @@ func startFront(t *testing.T, backend config.Backend, change func(*config.Listen
 		Log: slog.New(slog.DiscardHandler), TLS: func() *tls.Config { return tlsConfig }, Verify: f.verify,
 		Register: func(c *edge.Conn) { f.lock(func() { f.live[c] = true }) }, Unregister: func(c *edge.Conn) { f.lock(func() { delete(f.live, c) }) },
 		Serve: f.proxy.Serve, Event: func(e event.Connection) { f.lock(func() { f.events = append(f.events, e) }) },
-		ExpectsProxy: listen.ExpectsProxyHeader, MaxConnections: listen.MaxConnections, HandshakeTimeout: listen.HandshakeTimeout,
+		ExpectsProxy: listen.ExpectsProxyHeader, Self: func(netip.AddrPort) bool { return false }, Draining: f.proxy.Drain, MaxConnections: listen.MaxConnections, HandshakeTimeout: listen.HandshakeTimeout,
 		HeaderTimeout: listen.HeaderTimeout, IdleTimeout: listen.IdleTimeout,
 	}))(t)
 	l := must(edge.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0")))(t)
@@ -85,7 +85,7 @@ func startFront(t *testing.T, backend config.Backend, change func(*config.Listen
 			t.Errorf("run: %v", err)
 		}
 	}()
-	t.Cleanup(func() { f.proxy.Drain(); stop(); <-done; f.proxy.Close() })
+	t.Cleanup(func() { stop(); <-done; f.proxy.Close() })
 	return f
 }
 

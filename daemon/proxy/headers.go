@@ -34,6 +34,8 @@ const (
 // reads headers through CGI-style variables cannot tell them apart.
 func known[T []byte | string](name T) header {
 	switch len(name) {
+	case 0:
+		return hOther
 	case 2:
 		if equalFold(name, "te") {
 			return hTE

@@ -149,12 +149,10 @@ func (h *http1) readHead() (head []byte, f *fault, gone *ending) {
 			return h.in[:end], nil, nil
 		}
 		from = resume
-		if len(h.in) > 0 {
-			h.c.Enter(edge.PhaseHeader)
-		}
+		h.c.Enter(edge.PhaseHeader)
 		switch err := h.more(); {
 		case err == nil:
-		case errors.Is(err, edge.ErrStalled) && len(h.in) > 0:
+		case errors.Is(err, edge.ErrStalled) && (len(h.in) > 0 || h.c.Partial()):
 			return nil, &fault{408, event.HeaderTimeout, "the request head was not finished in time", false, true}, nil
 		case errors.Is(err, edge.ErrStalled):
 			return nil, nil, nil // idle after all
@@ -289,7 +287,7 @@ func (x *exchange) appendRequest(b []byte) []byte {
 // appendTrailerNames announces the trailer fields that will pass.
 func appendTrailerNames(b, names []byte) []byte {
 	for n := range elements(names) {
-		if known(n) == hOther {
+		if isToken(n) && known(n) == hOther {
 			b = appendField(b, field{[]byte("Trailer"), n})
 		}
 	}
@@ -341,15 +339,16 @@ func (x *exchange) send(whole bool) *fault {
 			return &fault{502, event.Reset, "the connection was cut", false, true}
 		}
 		x.b = b
-		_, err = b.Write(x.s.out)
+		n, err := b.Write(x.s.out)
 		if err == nil {
 			break
 		}
 		x.drop()
-		if !b.reused || !whole || try > 0 {
+		// What did not leave can be sent again; what left in part only if the
+		// request may be sent twice.
+		if !b.reused || !whole || try > 0 || n > 0 && !x.repeat {
 			return backendFault(err)
 		}
-		// Nothing can have been answered: the bytes did not leave.
 	}
 	if x.upload != nil {
 		x.h.c.Enter(edge.PhaseBody)
@@ -386,10 +385,13 @@ func (x *exchange) settle() bool {
 	select {
 	case <-x.upload.done:
 	default:
+		// It may wait for the client or for the backend.
 		x.h.c.Interrupt()
+		_ = x.b.SetWriteDeadline(time.Unix(1, 0))
 		<-x.upload.done
-		if x.upload.err == nil {
-			x.h.c.Resume() // it was at its last byte
+		if x.upload.err == nil { // it was at its last byte
+			x.h.c.Resume()
+			_ = x.b.SetWriteDeadline(time.Time{})
 		}
 	}
 	return x.upload.err == nil

@@ -230,7 +230,8 @@ func (x *exchange) final() *ending {
 func (x *exchange) appendResponse(b []byte, p *response, r *relay) []byte {
 	b = appendPlain(appendStatus(b, p), p)
 	switch {
-	case p.chunked && !r.plain, r.framing == byClose && !r.plain:
+	case x.old && p.length < 0: // ends with the connection, or has no body
+	case p.chunked, r.framing == byClose:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	case p.length >= 0 && p.status != 204:
 		b = append(b, "Content-Length: "...)

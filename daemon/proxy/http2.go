@@ -186,7 +186,7 @@ func (st *stream) appendRequest(b []byte) []byte {
 		}
 	}
 	for name := range r.Trailer {
-		if known(name) == hOther {
+		if isToken([]byte(name)) && known(name) == hOther {
 			b = append(append(append(b, "Trailer: "...), name...), "\r\n"...)
 		}
 	}
@@ -277,18 +277,23 @@ func (st *stream) drop() {
 
 // settle waits for the upload, and reports whether the request was sent whole.
 func (st *stream) settle() bool {
-	st.stop()
+	live := st.stop() // false: the client reset the stream, and the connection is being closed
 	if st.upDone == nil {
-		return true
+		return live
 	}
 	select {
 	case err := <-st.upDone:
-		return err == nil
+		return err == nil && live
 	default:
 	}
+	// It may wait for the client or for the backend.
 	st.upStop.Store(true)
 	_ = http.NewResponseController(st.w).SetReadDeadline(time.Unix(1, 0))
-	return <-st.upDone == nil
+	_ = st.b.SetWriteDeadline(time.Unix(1, 0))
+	if <-st.upDone != nil {
+		return false
+	}
+	return st.b.SetWriteDeadline(time.Time{}) == nil && live
 }
 
 // finish passes on the final response.
@@ -368,7 +373,7 @@ func (st *stream) upload() error {
 	}
 	end := []byte("0\r\n")
 	for name, values := range st.r.Trailer {
-		if known(name) == hOther {
+		if isToken([]byte(name)) && known(name) == hOther {
 			for _, v := range values {
 				end = appendField(end, field{[]byte(name), []byte(v)})
 			}

@@ -40,19 +40,28 @@ func join(c *edge.Conn, b *backendConn) *ending {
 	up := make(chan *ending, 1)
 	go func() {
 		end := copyUp(c, b)
+		up <- end // first: closing the backend is what copyDown sees
 		if end != nil {
 			_ = b.Close()
 		}
-		up <- end
 	}()
-	end := copyDown(c, b)
-	if end != nil {
-		c.Kill(end.reason, end.detail)
+	down := copyDown(c, b)
+	if down != nil {
+		// Unless the other direction broke before, and broke this one.
+		select {
+		case end := <-up:
+			if end != nil {
+				down = end
+			}
+			c.Kill(down.reason, down.detail)
+			return down
+		default:
+			c.Kill(down.reason, down.detail)
+		}
 	}
-	upEnd := <-up
-	switch {
-	case upEnd != nil && (end == nil || end.reason == event.BackendBroke):
-		return upEnd // it closed the backend, which broke the other direction
+	switch end := <-up; {
+	case down != nil:
+		return down
 	case end != nil:
 		return end
 	}
