@@ -97,7 +97,7 @@ func (b *h2cBackend) handler(c *edge.Conn, about []field) http.Handler {
 		if _, killed := c.Killed(); killed {
 			panic(http.ErrAbortHandler)
 		}
-		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK, guard: stallGuard{w: w, limit: b.p.listen.IdleTimeout}}
 		defer func() { b.p.observer.Request("h2", sw.status, time.Since(started)) }()
 		body := &uploadBody{ReadCloser: r.Body, w: w}
 		defer body.retire()
@@ -221,10 +221,25 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// statusWriter remembers the status for the metrics.
+// statusWriter remembers the status for the metrics, and does not let a client
+// stall it.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	guard  stallGuard
+}
+
+func (w *statusWriter) Write(p []byte) (n int, err error) {
+	err = w.guard.do(func() error {
+		n, err = w.ResponseWriter.Write(p)
+		return err
+	})
+	return n, err
+}
+
+// FlushError is what http.ResponseController calls.
+func (w *statusWriter) FlushError() error {
+	return w.guard.do(http.NewResponseController(w.ResponseWriter).Flush)
 }
 
 func (w *statusWriter) WriteHeader(status int) {

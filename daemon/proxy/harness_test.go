@@ -30,6 +30,8 @@ type front struct {
 	client tls.Certificate
 	server *edge.Server
 	proxy  *Proxy
+	stop   context.CancelFunc
+	done   chan struct{} // closed when the server has stopped
 
 	mu     sync.Mutex
 	events []event.Connection
@@ -77,15 +79,16 @@ func startFront(t *testing.T, backend config.Backend, change func(*config.Listen
 	}))(t)
 	l := must(edge.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0")))(t)
 	f.addr = l.Addr().String()
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
+	var ctx context.Context
+	ctx, f.stop = context.WithCancel(context.Background())
+	f.done = make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(f.done)
 		if err := f.server.Run(ctx, []net.Listener{l}, func() time.Duration { return listen.DrainTimeout }); err != nil {
 			t.Errorf("run: %v", err)
 		}
 	}()
-	t.Cleanup(func() { stop(); <-done; f.proxy.Close() })
+	t.Cleanup(func() { f.stop(); <-f.done; f.proxy.Close() })
 	return f
 }
 
@@ -146,6 +149,9 @@ func (f *front) dial(alpn ...string) *tls.Conn {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	return c
 }
+
+// over speaks TLS over a connection that the test made.
+func (f *front) over(c net.Conn) *tls.Conn { return tls.Client(c, f.tlsConfig()) }
 
 // client returns an HTTP client; protocols as in http.Protocols.
 func (f *front) http(h2 bool) *http.Client {

@@ -300,7 +300,7 @@ func (st *stream) settle() bool {
 func (st *stream) finish(s *scratch) *fault {
 	p := &s.p
 	status := p.status
-	r := &streamRelay{st: st, framing: p.framing(st.r.Method == "HEAD"), remaining: p.length}
+	r := &streamRelay{st: st, framing: p.framing(st.r.Method == "HEAD"), remaining: p.length, guard: stallGuard{w: st.w, limit: st.p.listen.IdleTimeout}}
 	reusable := !p.close && p.minor == 1 && r.framing != byClose
 	copyHeader(st.w.Header(), p)
 	if p.length >= 0 && status != 204 {

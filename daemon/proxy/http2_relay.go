@@ -14,7 +14,11 @@ type streamRelay struct {
 	framing   framing
 	remaining int64
 	chunks    chunkReader
+	guard     stallGuard
 }
+
+// smallWrite is below what x/net buffers of a response before it sends.
+const smallWrite = 1 << 10
 
 func (r *streamRelay) run() error {
 	in := &r.st.b.in
@@ -24,7 +28,7 @@ func (r *streamRelay) run() error {
 		if err != nil || done {
 			return err
 		}
-		if err := flush(); err != nil {
+		if err := r.guard.do(flush); err != nil {
 			return err
 		}
 		if err := in.Fill(); err != nil {
@@ -64,8 +68,14 @@ func (r *streamRelay) write(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	_, err := r.st.w.Write(b)
-	return err
+	if len(b) < smallWrite {
+		_, err := r.st.w.Write(b) // fits x/net's own buffer: it does not block
+		return err
+	}
+	return r.guard.do(func() error {
+		_, err := r.st.w.Write(b)
+		return err
+	})
 }
 
 func (r *streamRelay) takeChunks(buf []byte) (used int, err error) {
