@@ -148,6 +148,13 @@ func (m *manager) heard(from int, pattern *regexp.Regexp) int {
 	return from + i
 }
 
+// count is how many messages came so far.
+func (m *manager) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.messages)
+}
+
 // await waits for a message after those up to from, and returns behind which
 // one it came.
 func (m *manager) await(t *testing.T, from int, pattern string) (next int) {
@@ -202,26 +209,55 @@ func TestServiceManager(t *testing.T) {
 	}
 }
 
+// TestWatchdogStaysAway: while the daemon cannot reach itself, here because it
+// is out of descriptors, it does not say that all is well.
 func TestWatchdogStaysAway(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), newBackend(t)
 	m := newManager(t, w.path("notify"))
-	// One connection at most: while a client has it, the daemon cannot reach
-	// itself, and must not say that all is well.
-	d := w.launch(set{"backend.address": b.addr, "listen.max_connections": 1}, func(cmd *exec.Cmd) {
+	d := w.launch(set{"backend.address": b.addr, "listen.handshake_timeout": "10s"}, func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", `ulimit -n 64; exec "$0" "$@"`}, cmd.Args...)
+		cmd.Path = must(exec.LookPath("sh"))(t)
 		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), "WATCHDOG_USEC=400000")
 	})
 	d.awaitServing()
-	at := m.await(t, 0, `(?m)^WATCHDOG=1$`)
-	c := tryDial(t, w, d)
-	at = m.await(t, at, `(?m)^STATUS=self-check failed: `)
+	m.await(t, 0, `(?m)^WATCHDOG=1$`)
+	var crowd []net.Conn
+	for range 100 {
+		crowd = append(crowd, must(net.Dial("tcp", d.addr))(t))
+	}
+	d.expect(t, kv{"level": "ERROR", "msg": "self-check failed, no watchdog ping"})
+	at := m.count()
 	time.Sleep(500 * time.Millisecond)
 	if i := m.heard(at, regexp.MustCompile(`(?m)^WATCHDOG=1$`)); i >= 0 {
 		t.Error("a ping came although the self-check cannot pass")
 	}
-	_ = c.Close()
+	for _, c := range crowd {
+		_ = c.Close()
+	}
 	m.await(t, at, `(?m)^WATCHDOG=1$`)
 	d.expect(t, kv{"msg": "self-check passes again"})
+}
+
+// TestWatchdogWithAFullHouse: listen.max_connections is for clients. A daemon
+// that is full and well is not to be restarted.
+func TestWatchdogWithAFullHouse(t *testing.T) {
+	t.Parallel()
+	w, b := newWorld(t), newBackend(t)
+	m := newManager(t, w.path("notify"))
+	d := w.launch(set{"backend.address": b.addr, "listen.max_connections": 1}, func(cmd *exec.Cmd) {
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), "WATCHDOG_USEC=400000")
+	})
+	d.awaitServing()
+	tryDial(t, w, d)
+	time.Sleep(500 * time.Millisecond) // a self-check that ran before is over
+	at := m.await(t, 0, `(?m)^WATCHDOG=1$`)
+	for range 4 {
+		at = m.await(t, at, `(?m)^WATCHDOG=1$`)
+	}
+	if i := m.heard(0, regexp.MustCompile(`self-check failed`)); i >= 0 {
+		t.Errorf("a full house fails the self-check: %q", m.messages[i])
+	}
 }
 
 // tryDial takes the one connection that there is, when the self-check does not
