@@ -341,3 +341,21 @@ func TestDrainEndsLateHandshakes(t *testing.T) {
 		raw.Close()
 	}
 }
+
+// TestBackendDiesDuringUpload: when the backend ends the connection while the
+// client still has body to send, it is the backend's fault that is told.
+func TestBackendDiesDuringUpload(t *testing.T) {
+	f := startFront(t, rawBackend(t, func(c net.Conn) { readRequest(bufio.NewReader(c)) }), nil)
+	for _, h2 := range []bool{false, true} {
+		body, more := io.Pipe()
+		go func() { _, _ = more.Write([]byte("begun, and never ended")) }()
+		req, _ := http.NewRequest("POST", f.url("/"), body)
+		resp := must(f.http(h2).Do(req))(t)
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		_ = more.Close()
+		if resp.StatusCode != 502 || !strings.Contains(string(b), `"backend_broke"`) {
+			t.Errorf("h2=%v: %d %s", h2, resp.StatusCode, b)
+		}
+	}
+}

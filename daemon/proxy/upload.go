@@ -90,9 +90,11 @@ func (u *upload) run() {
 
 func (u *upload) clientFailed(err error) {
 	u.err = err
-	if errors.Is(err, edge.ErrStalled) {
+	switch {
+	case isTimeout(err): // settle's interruption: the client did nothing wrong
+	case errors.Is(err, edge.ErrStalled):
 		u.fault = &fault{408, event.StalledClient, "the request body did not arrive in time", false, true}
-	} else {
+	default:
 		u.fault = &fault{400, event.ClientClosed, "the client left in the middle of a request body", false, true}
 	}
 }
