@@ -245,27 +245,35 @@ func (d *Daemon) recheck(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		cut := 0
 		select {
 		case <-d.trust.Changes():
-			d.applyTLS()
-			cut = d.conns.Recheck(d.mayStay)
+			d.trustChanged()
 		case <-tick.C:
-			cut = d.conns.RecheckExpired(d.now(), d.mayStay)
+			d.logCut(d.conns.RecheckExpired(d.now(), d.mayStay))
 			d.notify.Status(d.statusLine())
 		case <-ctx.Done():
 			return
 		}
-		if cut > 0 {
-			d.log.Info("connections cut", event.KeyCount, cut)
-		}
+	}
+}
+
+// trustChanged makes the next handshakes and the open connections follow what
+// trust says now.
+func (d *Daemon) trustChanged() {
+	d.applyTLS()
+	d.logCut(d.conns.Recheck(d.mayStay))
+}
+
+func (d *Daemon) logCut(n int) {
+	if n > 0 {
+		d.log.Info("connections cut", event.KeyCount, n)
 	}
 }
 
 // statusLine is what `systemctl status` shows.
 func (d *Daemon) statusLine() string {
 	open, certificates := d.conns.Len()
-	left := time.Until(d.keys.Current().Leaf.NotAfter).Round(time.Minute)
+	left := d.keys.Current().Leaf.NotAfter.Sub(d.now()).Round(time.Minute)
 	return fmt.Sprintf("%d connections of %d identities; certificate valid for %s", open, certificates, left)
 }
 

@@ -50,10 +50,7 @@ func (d *Daemon) reload() error {
 	}
 	// The trust store signals its change, but whoever asked for a reload
 	// expects it to be done when it returns.
-	d.applyTLS()
-	if cut := d.conns.Recheck(d.mayStay); cut > 0 {
-		d.log.Info("connections cut", event.KeyCount, cut)
-	}
+	d.trustChanged()
 	SetLevel(d.level, next.Logging.Level)
 	if keys := config.Reloadable(d.cfg, next); len(keys) > 0 {
 		d.log.Warn("these keys take effect at the next restart", event.KeyKey, strings.Join(keys, " "))

@@ -277,9 +277,6 @@ func (c *Conn) Event(kind event.Kind) event.Connection {
 // request should be invited.
 func (c *Conn) Draining() bool { return c.server.draining.Load() }
 
-// Established says when the connection was let in.
-func (c *Conn) Established() time.Time { return c.started }
-
 func addrPort(a net.Addr) netip.AddrPort {
 	if t, ok := a.(*net.TCPAddr); ok {
 		ap := t.AddrPort()

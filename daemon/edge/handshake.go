@@ -75,20 +75,14 @@ type refusal struct{ Verdict }
 
 func (r *refusal) Error() string { return string(r.Reason) + ": " + r.Detail }
 
-type handshake struct {
-	server *Server
-	rec    *recordConn
-	hello  *helloNote
-}
-
-// run shakes hands and fills in what c learns from it.
-func (h *handshake) run(c *Conn) *refusal {
-	c.tls = tls.Server(h.rec, h.server.opts.TLS())
+// shakeHands does what its name says, and fills in what c learns from it.
+func (c *Conn) shakeHands() *refusal {
+	c.tls = tls.Server(c.rec, c.server.opts.TLS())
 	if err := c.tls.Handshake(); err != nil {
-		return h.explain(err)
+		return c.explain(err)
 	}
 	cs := c.tls.ConnectionState()
-	v := h.server.opts.Verify(cs.PeerCertificates)
+	v := c.server.opts.Verify(cs.PeerCertificates)
 	if v.Reason != "" {
 		return &refusal{v}
 	}
@@ -99,7 +93,7 @@ func (h *handshake) run(c *Conn) *refusal {
 }
 
 // explain gives the error of a handshake its reason.
-func (h *handshake) explain(err error) *refusal {
+func (c *Conn) explain(err error) *refusal {
 	var r *refusal
 	if errors.As(err, &r) {
 		return r
@@ -112,15 +106,16 @@ func (h *handshake) explain(err error) *refusal {
 		netErr  net.Error
 		opErr   *net.OpError
 		text    = err.Error()
-		started = h.hello.version != 0
+		hello   = c.rec.hello
+		started = hello.version != 0
 	)
 	switch {
-	case started && h.hello.version < tls.VersionTLS13:
-		return because(event.TLSVersion, "the client offered "+tls.VersionName(h.hello.version)+" at most; only TLS 1.3 is served")
+	case started && hello.version < tls.VersionTLS13:
+		return because(event.TLSVersion, "the client offered "+tls.VersionName(hello.version)+" at most; only TLS 1.3 is served")
 	case errors.As(err, &header):
 		return because(event.NotTLS, "the first bytes were not TLS: "+header.Msg)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return because(event.HandshakeTimeout, "the handshake was not finished within "+h.server.opts.HandshakeTimeout.Round(time.Millisecond).String())
+		return because(event.HandshakeTimeout, "the handshake was not finished within "+c.server.opts.HandshakeTimeout.Round(time.Millisecond).String())
 	case errors.As(err, &opErr) && opErr.Op == "remote error":
 		return because(event.HandshakeFailed, "the client ended the handshake: "+opErr.Err.Error())
 	case !started && (errors.Is(err, io.EOF) || isReset(err)):

@@ -273,10 +273,11 @@ func (s *Server) done() {
 // handle takes one connection from accept to Serve.
 func (s *Server) handle(tcp *net.TCPConn) {
 	started := time.Now()
-	remote, local := addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
+	peer := addrPort(tcp.RemoteAddr()) // at the other end of the socket: perhaps a load balancer
+	remote, local := peer, addrPort(tcp.LocalAddr())
 	_ = tcp.SetDeadline(started.Add(s.opts.HandshakeTimeout))
 
-	if s.opts.ExpectsProxy(remote.Addr()) {
+	if s.opts.ExpectsProxy(peer.Addr()) {
 		h, err := readProxyHeader(tcp)
 		if err != nil {
 			s.refuseEarly(tcp, event.ProxyHeader, err.Error())
@@ -286,7 +287,7 @@ func (s *Server) handle(tcp *net.TCPConn) {
 			remote, local = h.src, h.dst
 		}
 	}
-	if !s.opts.Self(addrPort(tcp.RemoteAddr())) && !s.limit.allow(remote.Addr()) {
+	if !s.opts.Self(peer) && !s.limit.allow(remote.Addr()) {
 		s.refuseEarly(tcp, event.RateLimited, "more handshakes from this address than listen.handshakes_per_ip")
 		return
 	}
@@ -295,17 +296,15 @@ func (s *Server) handle(tcp *net.TCPConn) {
 		s.refuseEarly(tcp, event.HandshakeFailed, err.Error())
 		return
 	}
-	h := &handshake{server: s, rec: rec, hello: &helloNote{}}
+	rec.hello = &helloNote{}
 	c := &Conn{
 		ID: s.nextID.Add(1), Remote: remote, Local: local, started: started,
 		rec: rec, server: s,
 	}
-	rec.hello = h.hello
-	if refusal := h.run(c); refusal != nil {
-		s.refuse(c, h.hello, refusal)
+	if refusal := c.shakeHands(); refusal != nil {
+		s.refuse(c, refusal)
 		return
 	}
-	rec.hello = nil
 	_ = tcp.SetDeadline(time.Time{})
 
 	s.mu.Lock()
@@ -319,9 +318,10 @@ func (s *Server) handle(tcp *net.TCPConn) {
 	// connection to cut.
 	if v := s.opts.Verify(c.tls.ConnectionState().PeerCertificates); v.Reason != "" {
 		s.retract(c)
-		s.refuse(c, h.hello, &refusal{v})
+		s.refuse(c, &refusal{v})
 		return
 	}
+	rec.hello = nil
 	e := c.Event(event.Accepted)
 	e.Duration = time.Since(started)
 	s.opts.Event(e)
@@ -330,7 +330,8 @@ func (s *Server) handle(tcp *net.TCPConn) {
 
 // refuse reports and closes a connection whose handshake did not come to an
 // end.
-func (s *Server) refuse(c *Conn, hello *helloNote, r *refusal) {
+func (s *Server) refuse(c *Conn, r *refusal) {
+	hello := c.rec.hello
 	e := event.Connection{
 		Kind: event.Refused, Time: time.Now(), ConnID: c.ID, Remote: c.Remote, Local: c.Local,
 		SNI: hello.sni, Reason: r.Reason, Detail: r.Detail, Duration: time.Since(c.started),
