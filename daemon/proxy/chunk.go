@@ -194,16 +194,15 @@ func (c *chunkReader) trailerFields() ([]field, error) {
 func (c *chunkReader) done() bool { return c.state == chunkDone }
 
 // sectionEnd renders what follows the last chunk: the trailer fields that may
-// pass, and the empty line. Fields that decide framing, routing or identity
-// never pass as trailers (RFC 9110, section 6.5.1).
+// pass, and the empty line.
 func (c *chunkReader) sectionEnd(out []byte) ([]byte, error) {
 	fs, err := c.trailerFields()
 	if err != nil {
 		return out, err
 	}
 	for _, f := range fs {
-		if known(f.name) == hOther {
-			out = appendField(out, f)
+		if passesAsTrailer(f.name) {
+			out = appendField(out, f.name, f.value)
 		}
 	}
 	return append(out, "\r\n"...), nil

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"cyphers.ai/tlsmcp/daemon/edge"
-	"cyphers.ai/tlsmcp/pkg/event"
 )
 
 // h2cBackend forwards to a program that speaks HTTP/2 without TLS, such as a
@@ -79,10 +78,8 @@ func (b *h2cBackend) handler(c *edge.Conn, about []field) http.Handler {
 				panic(http.ErrAbortHandler) // the client is gone
 			}
 			f := h2cFault(err)
-			b.p.log.Warn("backend", event.KeyConn, c.ID, event.KeyReason, string(f.reason), event.KeyDetail, f.detail)
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(f.status)
-			_, _ = w.Write(f.body())
+			b.p.logFault(c, f)
+			f.write(w, r)
 		},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +87,7 @@ func (b *h2cBackend) handler(c *edge.Conn, about []field) http.Handler {
 		started := time.Now()
 		if err := checkHTTP2(r); err != nil {
 			f := asFault(err)
-			http.Error(w, f.detail, f.status)
+			f.write(w, r)
 			b.p.observer.Request("h2", f.status, time.Since(started))
 			return
 		}
@@ -197,7 +194,7 @@ func carryTrailers(pr *httputil.ProxyRequest) {
 	}
 	out := http.Header{}
 	for name := range pr.In.Trailer {
-		if isToken([]byte(name)) && known(name) == hOther {
+		if passesAsTrailer(name) {
 			out[name] = nil
 		}
 	}

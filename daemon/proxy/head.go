@@ -52,6 +52,14 @@ func bad(why string) error { return &malformed{400, why} }
 
 var errHeadTooLarge = &malformed{431, "the header section is larger than listen.max_header_bytes"}
 
+var errNotForwarded = &malformed{405, "CONNECT and TRACE are not forwarded"}
+
+// notForwarded names the methods that are for a proxy of another kind, or show
+// the client what we told the backend.
+func notForwarded[T text](method T) bool {
+	return string(method) == "CONNECT" || string(method) == "TRACE"
+}
+
 // maxFields bounds the header fields of one message.
 const maxFields = 256
 
@@ -118,16 +126,14 @@ func parseRequestLine(line []byte, q *request) error {
 		return bad("the request line has no proper version")
 	}
 	switch {
-	case string(q.method) == "CONNECT" || string(q.method) == "TRACE":
-		return &malformed{405, "CONNECT and TRACE are not forwarded"}
+	case notForwarded(q.method):
+		return errNotForwarded
 	case q.target[0] == '*' && len(q.target) == 1 && string(q.method) == "OPTIONS":
 	case q.target[0] != '/':
 		return bad("the target must begin with a slash; absolute-form is not taken, since it may disagree with Host")
 	}
-	for _, c := range q.target {
-		if c <= ' ' || c >= 0x7f || c == '#' {
-			return bad("the target has a character that no URI has")
-		}
+	if !all(q.target, &targetByte) {
+		return bad("the target has a character that no URI has")
 	}
 	return nil
 }
@@ -160,10 +166,8 @@ func parseField(line []byte) (field, error) {
 		return field{}, bad("a header field has no proper name")
 	}
 	v := trimOWS(line[i+1:])
-	for _, c := range v {
-		if !valueByte[c] {
-			return field{}, bad("a header field value has a control character")
-		}
+	if !validValue(v) {
+		return field{}, bad("a header field value has a control character")
 	}
 	return field{line[:i], v}, nil
 }
@@ -273,10 +277,8 @@ func parseResponse(head []byte, p *response) error {
 			return errors.New("status has more than three digits")
 		}
 		p.reason = line[13:]
-		for _, c := range p.reason {
-			if !valueByte[c] {
-				return errors.New("reason phrase has a control character")
-			}
+		if !validValue(p.reason) {
+			return errors.New("reason phrase has a control character")
 		}
 	}
 	var err error
@@ -345,20 +347,6 @@ func parseLength(v []byte) (int64, error) {
 		n = 10*n + int64(c-'0')
 	}
 	return n, nil
-}
-
-// validHost reports whether v is a host with an optional port (RFC 9110,
-// section 7.2), by its characters: no user information, no path, no list.
-func validHost(v []byte) bool {
-	if len(v) == 0 {
-		return false
-	}
-	for _, c := range v {
-		if !hostByte[c] {
-			return false
-		}
-	}
-	return true
 }
 
 // elements splits a comma-separated field value.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"cyphers.ai/tlsmcp/pkg/config"
@@ -32,7 +33,7 @@ const (
 
 // known classifies a field name. Underscores count as dashes: a backend that
 // reads headers through CGI-style variables cannot tell them apart.
-func known[T []byte | string](name T) header {
+func known[T text](name T) header {
 	switch len(name) {
 	case 0:
 		return hOther
@@ -85,7 +86,7 @@ func known[T []byte | string](name T) header {
 	return knownIdentity(name)
 }
 
-func knownIdentity[T []byte | string](name T) header {
+func knownIdentity[T text](name T) header {
 	switch lower(name[0]) {
 	case 'c':
 		if equalDash(name, "client-cert") || equalDash(name, "client-cert-chain") {
@@ -110,7 +111,7 @@ func knownIdentity[T []byte | string](name T) header {
 }
 
 // equalDash is equalFold with underscores read as dashes.
-func equalDash[T []byte | string](b T, s string) bool {
+func equalDash[T text](b T, s string) bool {
 	if len(b) != len(s) {
 		return false
 	}
@@ -222,14 +223,45 @@ func forwardedHeaders(remote netip.Addr) []field {
 // appendFields renders fields as lines.
 func appendFields(b []byte, fs []field) []byte {
 	for _, f := range fs {
-		b = appendField(b, f)
+		b = appendField(b, f.name, f.value)
 	}
 	return b
 }
 
-func appendField(b []byte, f field) []byte {
-	b = append(b, f.name...)
+func appendField[N, V text](b []byte, name N, value V) []byte {
+	b = append(b, name...)
 	b = append(b, ": "...)
-	b = append(b, f.value...)
+	b = append(b, value...)
 	return append(b, "\r\n"...)
 }
+
+// appendRequestLine renders the first line of a request for the backend.
+func appendRequestLine[T text](b []byte, method, target T) []byte {
+	b = append(append(b, method...), ' ')
+	return append(append(b, target...), " HTTP/1.1\r\n"...)
+}
+
+// appendFraming renders how the end of a request's body is told: length as in
+// [request], negative for chunks.
+func appendFraming[T text](b []byte, length int64, method T) []byte {
+	switch {
+	case length < 0:
+		return append(b, "Transfer-Encoding: chunked\r\n"...)
+	case length > 0 || bodyExpected(method):
+		return appendLength(b, length)
+	}
+	return b
+}
+
+func appendLength(b []byte, n int64) []byte {
+	b = append(b, "Content-Length: "...)
+	return append(strconv.AppendInt(b, n, 10), "\r\n"...)
+}
+
+// acceptTrailers tells the backend that trailers are welcome (RFC 9110, section
+// 10.1.4).
+const acceptTrailers = "Connection: TE\r\nTE: trailers\r\n"
+
+// passesAsTrailer reports whether a trailer field may pass: none that decides
+// framing, routing or identity (RFC 9110, section 6.5.1).
+func passesAsTrailer[T text](name T) bool { return isToken(name) && known(name) == hOther }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strconv"
 	"sync"
 	"time"
 
@@ -229,11 +228,10 @@ func (x *exchange) run() *ending {
 	if f := x.send(whole); f != nil {
 		return x.answer(f)
 	}
-	end := x.receive(websocket)
-	return end
+	return x.receive(websocket)
 }
 
-func idempotent(method []byte) bool {
+func idempotent[T text](method T) bool {
 	switch string(method) {
 	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE":
 		return true
@@ -244,12 +242,9 @@ func idempotent(method []byte) bool {
 // appendRequest renders the head for the backend.
 func (x *exchange) appendRequest(b []byte) []byte {
 	q := &x.s.q
-	b = append(b, q.method...)
-	b = append(b, ' ')
-	b = append(b, q.target...)
-	b = append(b, " HTTP/1.1\r\n"...)
+	b = appendRequestLine(b, q.method, q.target)
 	if q.host == nil { // HTTP/1.0
-		b = appendField(b, field{[]byte("Host"), []byte("localhost")})
+		b = appendField(b, "Host", "localhost")
 	}
 	for _, f := range q.fields {
 		switch known(f.name) {
@@ -264,21 +259,14 @@ func (x *exchange) appendRequest(b []byte) []byte {
 		default:
 			continue
 		}
-		b = appendField(b, f)
+		b = appendField(b, f.name, f.value)
 	}
-	switch {
-	case q.length < 0:
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	case q.length > 0 || bodyExpected(q.method):
-		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, q.length, 10)
-		b = append(b, "\r\n"...)
-	}
+	b = appendFraming(b, q.length, q.method)
 	switch {
 	case q.websocket:
 		b = append(b, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
 	case q.trailers:
-		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
+		b = append(b, acceptTrailers...)
 	}
 	b = append(b, x.h.about...)
 	return append(b, "\r\n"...)
@@ -287,8 +275,8 @@ func (x *exchange) appendRequest(b []byte) []byte {
 // appendTrailerNames announces the trailer fields that will pass.
 func appendTrailerNames(b, names []byte) []byte {
 	for n := range elements(names) {
-		if isToken(n) && known(n) == hOther {
-			b = appendField(b, field{[]byte("Trailer"), n})
+		if passesAsTrailer(n) {
+			b = appendField(b, "Trailer", n)
 		}
 	}
 	return b
@@ -296,7 +284,7 @@ func appendTrailerNames(b, names []byte) []byte {
 
 // bodyExpected says whether a request of this method without a body should say
 // so (RFC 9110, section 8.6).
-func bodyExpected(method []byte) bool {
+func bodyExpected[T text](method T) bool {
 	switch string(method) {
 	case "POST", "PUT", "PATCH":
 		return true
@@ -327,26 +315,19 @@ func (x *exchange) beginBody(q *request) (whole bool, f *fault) {
 // send gets a backend connection and writes what is in out. A kept-alive
 // connection that died is replaced once.
 func (x *exchange) send(whole bool) *fault {
-	p := x.h.p
-	ctx := context.Background() // the dialer has its own time limit
 	for try := 0; ; try++ {
-		b, err := p.pool.get(ctx, try > 0, !x.repeat)
-		if err != nil {
-			return unreachable(err)
+		if f := x.connect(try > 0, !x.repeat); f != nil {
+			return f
 		}
-		if !x.h.c.SetHook(b) {
-			b.close()
-			return &fault{502, event.Reset, "the connection was cut", false, true}
-		}
-		x.b = b
-		n, err := b.Write(x.s.out)
+		n, err := x.b.Write(x.s.out)
 		if err == nil {
 			break
 		}
+		reused := x.b.reused
 		x.drop()
 		// What did not leave can be sent again; what left in part only if the
 		// request may be sent twice.
-		if !b.reused || !whole || try > 0 || n > 0 && !x.repeat {
+		if !reused || !whole || try > 0 || n > 0 && !x.repeat {
 			return backendFault(err)
 		}
 	}
@@ -360,21 +341,35 @@ func (x *exchange) send(whole bool) *fault {
 	return nil
 }
 
+// connect gets a backend connection, and makes a Kill of the client's close it.
+// A client that was killed already gets none.
+func (x *exchange) connect(fresh, careful bool) *fault {
+	// The dialer has its own time limit.
+	b, err := x.h.p.pool.get(context.Background(), fresh, careful)
+	if err != nil {
+		return unreachable(err)
+	}
+	if !x.h.c.SetHook(b) {
+		b.close()
+		return &fault{502, event.Reset, "the connection was cut", false, true}
+	}
+	x.b = b
+	return nil
+}
+
 // drop ends the use of the backend connection for good.
 func (x *exchange) drop() {
 	if x.b == nil {
 		return
 	}
-	x.h.c.SetHook(nil)
-	_ = x.b.Close()
 	x.settle()
-	x.b.in.Release()
+	x.h.c.SetHook(nil)
+	x.b.close()
 	x.b = nil
 }
 
-// settle waits for the upload to end, and reports whether the body was sent
-// whole. The backend connection is closed, or the upload done: a read from the
-// client that is still under way is interrupted.
+// settle ends the upload if it is still under way, and reports whether the body
+// was sent whole.
 func (x *exchange) settle() bool {
 	if x.upload == nil {
 		return true
@@ -411,9 +406,7 @@ func (x *exchange) answer(f *fault) *ending {
 	x.h.c.Enter(edge.PhaseBusy)
 	_, err := x.h.c.Write(f.render(x.isHead, closes))
 	x.h.p.observer.Request("http/1.1", f.status, time.Since(x.started))
-	if f.reason == event.BackendDown || f.reason == event.BackendBroke || f.reason == event.BackendMalformed || f.reason == event.BackendTimeout {
-		x.h.p.log.Warn("backend", event.KeyConn, x.h.c.ID, event.KeyReason, string(f.reason), event.KeyDetail, f.detail)
-	}
+	x.h.p.logFault(x.h.c, f)
 	if err != nil {
 		return clientGone(err)
 	}

@@ -1,9 +1,9 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
+	"iter"
 	"strconv"
 	"time"
 
@@ -45,16 +45,10 @@ func (x *exchange) retried(f *fault) *fault {
 	}
 	x.repeat = false
 	x.drop()
-	b, err := x.h.p.pool.get(context.Background(), true, false)
-	if err != nil {
-		return unreachable(err)
-	}
-	if !x.h.c.SetHook(b) {
-		b.close()
+	if f := x.connect(true, false); f != nil {
 		return f
 	}
-	x.b = b
-	if _, err := b.Write(x.s.out); err != nil {
+	if _, err := x.b.Write(x.s.out); err != nil {
 		return backendFault(err)
 	}
 	return nil
@@ -75,25 +69,20 @@ func (x *exchange) blame(f *fault) *fault {
 // responseHead reads and parses the next response head; the bytes stay in the
 // reader until the head has been passed on.
 func (x *exchange) responseHead() *fault {
-	if t := x.h.p.backend.ResponseTimeout; t > 0 {
-		_ = x.b.SetReadDeadline(time.Now().Add(t))
-		defer func() {
-			if x.b != nil {
-				_ = x.b.SetReadDeadline(time.Time{})
-			}
-		}()
+	f := x.b.readResponse(&x.s.p, x.h.p.backend.ResponseTimeout)
+	if reason, killed := x.h.c.Killed(); f != nil && killed {
+		return &fault{502, reason, "", false, true}
 	}
-	return readResponse(x.b, &x.s.p, func(err error) *fault {
-		if reason, killed := x.h.c.Killed(); killed {
-			return &fault{502, reason, "", false, true}
-		}
-		return backendFault(err)
-	})
+	return f
 }
 
-// readResponse reads a response head from b. The fields of p are views of b's
-// buffer until the next Fill.
-func readResponse(b *backendConn, p *response, broken func(error) *fault) *fault {
+// readResponse reads a response head, within timeout unless that is 0. The
+// fields of p are views of b's buffer until the next Fill.
+func (b *backendConn) readResponse(p *response, timeout time.Duration) *fault {
+	if timeout > 0 {
+		_ = b.SetReadDeadline(time.Now().Add(timeout))
+		defer func() { _ = b.SetReadDeadline(time.Time{}) }()
+	}
 	from := 0
 	for {
 		buf := b.in.Buffered()
@@ -114,7 +103,7 @@ func readResponse(b *backendConn, p *response, broken func(error) *fault) *fault
 		case errors.Is(err, io.ErrShortBuffer):
 			return malformedBackend(errors.New("the head is larger than 64 KiB"))
 		default:
-			return broken(err)
+			return backendFault(err)
 		}
 	}
 }
@@ -149,17 +138,29 @@ func appendStatus(b []byte, p *response) []byte {
 
 // appendPlain renders the fields that pass.
 func appendPlain(b []byte, p *response) []byte {
-	for _, f := range p.fields {
-		switch known(f.name) {
-		case hConnection, hContentLength, hTransferEncoding, hTE, hUpgrade, hHopByHop:
-			continue
-		}
-		if len(p.nominated) > 0 && nominated(f.name, p.nominated) {
-			continue
-		}
-		b = appendField(b, f)
+	for f := range p.passing() {
+		b = appendField(b, f.name, f.value)
 	}
 	return b
+}
+
+// passing yields the fields that are for the client: not those of the backend's
+// own connection, and not those that the framing to the client replaces.
+func (p *response) passing() iter.Seq[field] {
+	return func(yield func(field) bool) {
+		for _, f := range p.fields {
+			switch known(f.name) {
+			case hConnection, hContentLength, hTransferEncoding, hTE, hUpgrade, hHopByHop:
+				continue
+			}
+			if len(p.nominated) > 0 && nominated(f.name, p.nominated) {
+				continue
+			}
+			if !yield(f) {
+				return
+			}
+		}
+	}
 }
 
 // framing is how the end of a response body is told.
@@ -234,9 +235,7 @@ func (x *exchange) appendResponse(b []byte, p *response, r *relay) []byte {
 	case p.chunked, r.framing == byClose:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	case p.length >= 0 && p.status != 204:
-		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, p.length, 10)
-		b = append(b, "\r\n"...)
+		b = appendLength(b, p.length)
 	}
 	switch {
 	case !x.keep:

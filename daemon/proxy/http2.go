@@ -138,11 +138,11 @@ func (st *stream) run() {
 // checkHTTP2 refuses what HTTP/1.1 could not say, or would say ambiguously.
 func checkHTTP2(r *http.Request) error {
 	switch {
-	case r.Method == "CONNECT" || r.Method == "TRACE":
-		return &malformed{405, "CONNECT and TRACE are not forwarded"}
-	case !isToken([]byte(r.Method)):
+	case notForwarded(r.Method):
+		return errNotForwarded
+	case !isToken(r.Method):
 		return bad(":method is not a token")
-	case !validHost([]byte(r.Host)):
+	case !validHost(r.Host):
 		return bad(":authority is not a host and port")
 	case r.RequestURI != "*" && !strings.HasPrefix(r.RequestURI, "/"):
 		return bad(":path must begin with a slash")
@@ -150,20 +150,16 @@ func checkHTTP2(r *http.Request) error {
 	if hs := r.Header["Host"]; len(hs) > 1 || len(hs) == 1 && hs[0] != r.Host {
 		return bad("Host and :authority disagree")
 	}
-	for i := range len(r.RequestURI) {
-		if c := r.RequestURI[i]; c <= ' ' || c >= 0x7f || c == '#' {
-			return bad(":path has a character that no URI has")
-		}
+	if !all(r.RequestURI, &targetByte) {
+		return bad(":path has a character that no URI has")
 	}
 	for name, values := range r.Header {
-		if !isToken([]byte(name)) {
+		if !isToken(name) {
 			return bad("a header field has no proper name")
 		}
 		for _, v := range values {
-			for i := range len(v) {
-				if !valueByte[v[i]] {
-					return bad("a header field value has a control character")
-				}
+			if !validValue(v) {
+				return bad("a header field value has a control character")
 			}
 		}
 	}
@@ -172,40 +168,34 @@ func checkHTTP2(r *http.Request) error {
 
 func (st *stream) appendRequest(b []byte) []byte {
 	r := st.r
-	b = append(append(append(append(b, r.Method...), ' '), r.RequestURI...), " HTTP/1.1\r\nHost: "...)
-	b = append(append(b, r.Host...), "\r\n"...)
+	b = appendRequestLine(b, r.Method, r.RequestURI)
+	b = appendField(b, "Host", r.Host)
 	trailers := false
 	for name, values := range r.Header {
 		switch known(name) {
 		case hOther:
 			for _, v := range values {
-				b = append(append(append(append(b, name...), ": "...), v...), "\r\n"...)
+				b = appendField(b, name, v)
 			}
 		case hTE:
 			trailers = len(values) == 1 && equalFold(values[0], "trailers")
 		}
 	}
 	for name := range r.Trailer {
-		if isToken([]byte(name)) && known(name) == hOther {
-			b = append(append(append(b, "Trailer: "...), name...), "\r\n"...)
+		if passesAsTrailer(name) {
+			b = appendField(b, "Trailer", name)
 		}
 	}
-	switch {
-	case r.ContentLength < 0:
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	case r.ContentLength > 0 || bodyExpected([]byte(r.Method)):
-		b = append(b, "Content-Length: "...)
-		b = append(strconv.AppendInt(b, r.ContentLength, 10), "\r\n"...)
-	}
+	b = appendFraming(b, r.ContentLength, r.Method)
 	if trailers {
-		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
+		b = append(b, acceptTrailers...)
 	}
 	return append(append(b, st.about...), "\r\n"...)
 }
 
 // exchange sends the request and brings the response back.
 func (st *stream) exchange(s *scratch) *fault {
-	repeat := st.r.ContentLength == 0 && idempotent([]byte(st.r.Method))
+	repeat := st.r.ContentLength == 0 && idempotent(st.r.Method)
 	for try := 0; ; try++ {
 		f, again := st.attempt(s, try > 0, repeat)
 		if again && try == 0 {
@@ -238,7 +228,7 @@ func (st *stream) attempt(s *scratch, fresh, repeat bool) (f *fault, again bool)
 	}
 	for {
 		silent := b.in.Empty()
-		if f := st.head(s); f != nil {
+		if f := b.readResponse(&s.p, st.p.backend.ResponseTimeout); f != nil {
 			st.drop()
 			return f, f.reason == event.BackendBroke && b.reused && repeat && silent
 		}
@@ -259,23 +249,15 @@ func (st *stream) attempt(s *scratch, fresh, repeat bool) (f *fault, again bool)
 	}
 }
 
-func (st *stream) head(s *scratch) *fault {
-	if t := st.p.backend.ResponseTimeout; t > 0 {
-		_ = st.b.SetReadDeadline(time.Now().Add(t))
-		defer st.b.SetReadDeadline(time.Time{})
-	}
-	return readResponse(st.b, &s.p, backendFault)
-}
-
 // drop ends the use of the backend connection for good.
 func (st *stream) drop() {
-	_ = st.b.Close()
 	st.settle()
-	st.b.in.Release()
+	st.b.close()
 	st.b = nil
 }
 
-// settle waits for the upload, and reports whether the request was sent whole.
+// settle ends the upload if it is still under way, and reports whether the
+// request was sent whole and the stream is still the client's.
 func (st *stream) settle() bool {
 	live := st.stop() // false: the client reset the stream, and the connection is being closed
 	if st.upDone == nil {
@@ -314,28 +296,19 @@ func (st *stream) finish(s *scratch) *fault {
 		st.drop()
 		panic(http.ErrAbortHandler) // RST_STREAM: it must not look complete
 	}
-	if !reusable {
-		st.drop()
-		return nil
+	if st.settle() && reusable {
+		st.p.pool.put(st.b)
+	} else {
+		st.b.close()
 	}
-	if !st.settle() {
-		_ = st.b.Close()
-		st.b.in.Release()
-		return nil
-	}
-	st.p.pool.put(st.b)
 	return nil
 }
 
 // copyHeader moves the fields that pass into an http.Header.
 func copyHeader(h http.Header, p *response) {
-	for _, f := range p.fields {
-		switch known(f.name) {
-		case hConnection, hContentLength, hTransferEncoding, hTE, hUpgrade, hHopByHop, hTrailer:
-			continue
-		}
-		if len(p.nominated) > 0 && nominated(f.name, p.nominated) {
-			continue
+	for f := range p.passing() {
+		if known(f.name) == hTrailer {
+			continue // x/net announces the trailers itself
 		}
 		name := textproto.CanonicalMIMEHeaderKey(string(f.name))
 		h[name] = append(h[name], string(f.value))
@@ -373,9 +346,9 @@ func (st *stream) upload() error {
 	}
 	end := []byte("0\r\n")
 	for name, values := range st.r.Trailer {
-		if isToken([]byte(name)) && known(name) == hOther {
+		if passesAsTrailer(name) {
 			for _, v := range values {
-				end = appendField(end, field{[]byte(name), []byte(v)})
+				end = appendField(end, name, v)
 			}
 		}
 	}
@@ -402,16 +375,7 @@ func (st *stream) answer(f *fault) {
 	if st.r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
-	h := st.w.Header()
-	clear(h)
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Cache-Control", "no-store")
-	st.w.WriteHeader(f.status)
-	if st.r.Method != "HEAD" {
-		_, _ = st.w.Write(f.body())
-	}
+	f.write(st.w, st.r)
 	st.p.observer.Request("h2", f.status, time.Since(st.started))
-	if f.status >= 502 {
-		st.p.log.Warn("backend", event.KeyConn, st.c.ID, event.KeyReason, string(f.reason), event.KeyDetail, f.detail)
-	}
+	st.p.logFault(st.c, f)
 }

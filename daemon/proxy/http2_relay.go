@@ -97,7 +97,7 @@ func (r *streamRelay) takeChunks(buf []byte) (used int, err error) {
 	}
 	fs, err := r.chunks.trailerFields()
 	for _, f := range fs {
-		if known(f.name) == hOther {
+		if passesAsTrailer(f.name) {
 			r.st.w.Header().Add(http.TrailerPrefix+string(f.name), string(f.value))
 		}
 	}

@@ -26,6 +26,18 @@ func (f *fault) body() []byte {
 	return append(b, '\n')
 }
 
+// write sends the response through a server of the standard library's kind.
+func (f *fault) write(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	clear(h)
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(f.status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(f.body())
+	}
+}
+
 // render is the whole HTTP/1.1 response.
 func (f *fault) render(head, closes bool) []byte {
 	body := f.body()

@@ -120,6 +120,14 @@ func backendFault(err error) *fault {
 	return &fault{502, event.BackendBroke, "the backend ended the connection before it answered", false, false}
 }
 
+// logFault tells the operator of a fault that is the backend's.
+func (p *Proxy) logFault(c *edge.Conn, f *fault) {
+	switch f.reason {
+	case event.BackendDown, event.BackendBroke, event.BackendMalformed, event.BackendTimeout:
+		p.log.Warn("backend", event.KeyConn, c.ID, event.KeyReason, string(f.reason), event.KeyDetail, f.detail)
+	}
+}
+
 func unreachable(err error) *fault {
 	return &fault{502, event.BackendDown, "the backend cannot be reached: " + err.Error(), true, false}
 }

@@ -15,7 +15,7 @@ func (p *Proxy) serveTCP(c *edge.Conn) {
 	b, err := p.pool.get(context.Background(), true, false)
 	if err != nil {
 		f := unreachable(err)
-		p.log.Warn("backend", event.KeyConn, c.ID, event.KeyReason, string(f.reason), event.KeyDetail, f.detail)
+		p.logFault(c, f)
 		c.End(f.reason, f.detail)
 		return
 	}
