@@ -61,6 +61,9 @@ func (n *Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }
 func (n *Notifier) Status(text string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if text == n.status {
+		return // systemd shows it already
+	}
 	n.status = text
 	if !n.sick { // a failing self-check is the more important news
 		n.sendLocked(statusLine(text))
