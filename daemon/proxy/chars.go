@@ -1,25 +1,33 @@
 package proxy
 
-// Character classes of HTTP, as tables: one load per byte.
+// charClass is a set of character classes of HTTP.
+type charClass uint8
 
-var (
-	tokenByte = class(func(c byte) bool { // RFC 9110, section 5.6.2
-		return isAlnum(c) || containsByte("!#$%&'*+-.^_`|~", c)
-	})
-	valueByte = class(func(c byte) bool { // RFC 9110, section 5.5
-		return c == '\t' || (c >= ' ' && c != 0x7f)
-	})
-	targetByte = class(func(c byte) bool { // RFC 9112, section 3.2, and what clients leave unencoded
-		return c > ' ' && c < 0x7f && c != '#'
-	})
-	hostByte = class(func(c byte) bool { // RFC 3986, section 3.2.2, with the port
-		return isAlnum(c) || containsByte("-._~%!$&'()*+;=:[]", c)
-	})
+const (
+	tokenChar  charClass = 1 << iota // RFC 9110, section 5.6.2
+	valueChar                        // RFC 9110, section 5.5
+	targetChar                       // RFC 9112, section 3.2, and what clients leave unencoded
+	hostChar                         // RFC 3986, section 3.2.2, with the port
 )
 
-func class(in func(byte) bool) (t [256]bool) {
+// charClasses has the classes of every byte: one load each.
+var charClasses = classify()
+
+func classify() (t [256]charClass) {
 	for i := range t {
-		t[i] = in(byte(i))
+		c := byte(i)
+		if isAlnum(c) || containsByte("!#$%&'*+-.^_`|~", c) {
+			t[i] |= tokenChar
+		}
+		if c == '\t' || (c >= ' ' && c != 0x7f) {
+			t[i] |= valueChar
+		}
+		if c > ' ' && c < 0x7f && c != '#' {
+			t[i] |= targetChar
+		}
+		if isAlnum(c) || containsByte("-._~%!$&'()*+;=:[]", c) {
+			t[i] |= hostChar
+		}
 	}
 	return t
 }
@@ -41,22 +49,22 @@ func containsByte(s string, c byte) bool {
 type text interface{ []byte | string }
 
 // all reports whether every byte of b is in the class.
-func all[T text](b T, class *[256]bool) bool {
+func all[T text](b T, class charClass) bool {
 	for i := range len(b) {
-		if !class[b[i]] {
+		if charClasses[b[i]]&class == 0 {
 			return false
 		}
 	}
 	return true
 }
 
-func isToken[T text](b T) bool { return len(b) > 0 && all(b, &tokenByte) }
+func isToken[T text](b T) bool { return len(b) > 0 && all(b, tokenChar) }
 
-func validValue[T text](b T) bool { return all(b, &valueByte) }
+func validValue[T text](b T) bool { return all(b, valueChar) }
 
 // validHost reports whether b is a host with an optional port (RFC 9110,
 // section 7.2), by its characters: no user information, no path, no list.
-func validHost[T text](b T) bool { return len(b) > 0 && all(b, &hostByte) }
+func validHost[T text](b T) bool { return len(b) > 0 && all(b, hostChar) }
 
 // equalFold compares b with s, which is in lower case, ignoring ASCII case.
 func equalFold[T text](b T, s string) bool {

@@ -142,7 +142,7 @@ func (c *chunkReader) stepExt(b byte) error {
 		return errChunkExt
 	}
 	switch {
-	case !valueByte[b] && b != '\r':
+	case charClasses[b]&valueChar == 0 && b != '\r':
 		return errChunkExt
 	case c.escaped:
 		c.escaped = false

@@ -132,7 +132,7 @@ func parseRequestLine(line []byte, q *request) error {
 	case q.target[0] != '/':
 		return bad("the target must begin with a slash; absolute-form is not taken, since it may disagree with Host")
 	}
-	if !all(q.target, &targetByte) {
+	if !all(q.target, targetChar) {
 		return bad("the target has a character that no URI has")
 	}
 	return nil

@@ -150,7 +150,7 @@ func checkHTTP2(r *http.Request) error {
 	if hs := r.Header["Host"]; len(hs) > 1 || len(hs) == 1 && hs[0] != r.Host {
 		return bad("Host and :authority disagree")
 	}
-	if !all(r.RequestURI, &targetByte) {
+	if !all(r.RequestURI, targetChar) {
 		return bad(":path has a character that no URI has")
 	}
 	for name, values := range r.Header {
