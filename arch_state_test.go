@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// mayKeepState are the packages whose variables the linker sets.
-var mayKeepState = []string{module + "/pkg/version"}
+// mayKeepState are the packages whose variables the linker sets, and those that
+// are generated from the contracts.
+var mayKeepState = []string{module + "/pkg/version", module + "/ipc/hub/v1", module + "/ipc/hub/v1/hubv1connect"}
 
 // stateFaults finds, in the files of one package, init functions and
 // package-level variables that could change while the program runs.

@@ -1,0 +1,83 @@
+// Package hub holds what both ends of the Hub's contract share beside the
+// messages: the form of entries of the revocation log on the wire.
+package hub
+
+import (
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/pkg/revlog"
+)
+
+// DeltaToWire writes a delta. head is the log's end.
+func DeltaToWire(d *revlog.Delta, head uint64) *hubv1.RevocationDelta {
+	w := &hubv1.RevocationDelta{
+		From: d.From, To: d.To, FromHash: d.FromHash.String(), Hash: d.Hash.String(),
+		LogId: d.LogID, SignedAt: stamp(d.SignedAt), KeyId: d.KeyID, Head: head, Snapshot: d.Snapshot,
+		Signature: base64.StdEncoding.EncodeToString(d.Signature),
+		Entries:   make([]*hubv1.RevocationEntry, len(d.Entries)),
+	}
+	if d.Snapshot {
+		w.StateHash = d.StateHash.String()
+	}
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		w.Entries[i] = &hubv1.RevocationEntry{
+			Sequence: e.Sequence, Kind: string(e.Kind), Serial: e.Serial, IssuerKeyId: e.IssuerKeyID, Name: e.Name,
+			Reason: string(e.Reason), RevokedAt: stamp(e.RevokedAt), ExpiresAt: stamp(e.ExpiresAt), Cutoff: stamp(e.Cutoff),
+		}
+	}
+	return w
+}
+
+// DeltaFromWire reads a delta. It checks its form only; [revlog.Log.Apply]
+// checks what it says.
+func DeltaFromWire(w *hubv1.RevocationDelta) (*revlog.Delta, error) {
+	d := &revlog.Delta{
+		Statement: revlog.Statement{LogID: w.GetLogId(), From: w.GetFrom(), To: w.GetTo(), Snapshot: w.GetSnapshot(),
+			SignedAt: moment(w.GetSignedAt()), KeyID: w.GetKeyId()},
+		Entries: make([]revlog.Entry, len(w.GetEntries())),
+	}
+	var err error
+	if d.Signature, err = base64.StdEncoding.DecodeString(w.GetSignature()); err != nil {
+		return nil, fmt.Errorf("revocation delta: signature: %w", err)
+	}
+	if d.FromHash, err = revlog.ParseHash(w.GetFromHash()); err != nil {
+		return nil, fmt.Errorf("revocation delta: from_hash: %w", err)
+	}
+	if d.Hash, err = revlog.ParseHash(w.GetHash()); err != nil {
+		return nil, fmt.Errorf("revocation delta: hash: %w", err)
+	}
+	if d.Snapshot {
+		if d.StateHash, err = revlog.ParseHash(w.GetStateHash()); err != nil {
+			return nil, fmt.Errorf("revocation delta: state_hash: %w", err)
+		}
+	}
+	for i, e := range w.GetEntries() {
+		d.Entries[i] = revlog.Entry{
+			Sequence: e.GetSequence(), Kind: revlog.Kind(e.GetKind()), IssuerKeyID: e.GetIssuerKeyId(), Serial: e.GetSerial(),
+			Name: e.GetName(), Reason: revlog.Reason(e.GetReason()), RevokedAt: moment(e.GetRevokedAt()),
+			ExpiresAt: moment(e.GetExpiresAt()), Cutoff: moment(e.GetCutoff()),
+		}
+	}
+	return d, nil
+}
+
+// stamp and moment keep the zero time apart from 1970.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func moment(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
