@@ -36,4 +36,9 @@ const (
 	KeyFinger   = "fingerprint"
 	KeyNumber   = "crl_number"
 	KeyVersionB = "build"
+	KeySchema   = "schema"
+	KeyActor    = "actor"
+	KeyService  = "service"
+	KeySequence = "sequence"
+	KeyNode     = "node"
 )

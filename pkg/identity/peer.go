@@ -69,6 +69,9 @@ type Peer struct {
 // Leaf is the client's own certificate.
 func (p *Peer) Leaf() *x509.Certificate { return p.Chain[0] }
 
+// Service is the last element of the SPIFFE ID's path; empty without one.
+func (p *Peer) Service() string { return p.service }
+
 // FromChain reads a verified chain, leaf first. anchors goes into
 // [Peer.Anchors]. The error says what makes the certificate one that nobody
 // can be told by.

@@ -29,6 +29,7 @@ const (
 	ECDSAP256 KeyType = iota
 	Ed25519
 	RSA2048
+	ECDSAP384
 )
 
 // CAOptions describes a CA to make. The zero value makes a root that is good
@@ -257,6 +258,8 @@ func NewKey(t KeyType) (crypto.Signer, error) {
 	switch t {
 	case ECDSAP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case Ed25519:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
