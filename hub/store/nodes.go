@@ -122,12 +122,26 @@ func (s *Store) RemoveNode(ctx context.Context, id, identity, by string) (Revoke
 // Ack is what a node said on its stream.
 type Ack struct {
 	NodeID      string
-	Replica     string // empty when the stream ended
+	Replica     string
 	Seen        time.Time
 	Applied     uint64
 	AppliedAt   time.Time
 	Connections uint32
 	Cuts        []Cut // since its last Ack
+}
+
+// Disconnected records that nodes watch a replica no more. One that watches
+// another by now stays with that.
+func (s *Store) Disconnected(ctx context.Context, replica string, ids []string) error {
+	return s.write(ctx, func(t *tx) error {
+		for _, id := range ids {
+			if err := t.exec(ctx, "UPDATE nodes SET replica = '' WHERE id = ? AND replica = ?", id, replica); err != nil {
+				return err
+			}
+		}
+		t.topics = append(t.topics, Nodes)
+		return nil
+	})
 }
 
 // Cut is how many connections were closed for a position of the log.

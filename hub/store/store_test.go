@@ -383,6 +383,12 @@ func nodesAndProgress(t *testing.T, open opens) {
 	if n := must(s.Node(ctx, "n0001"))(t); n.Version != "v" || !n.Healthy || n.EventsDropped != 3 || n.Replica != "r1" {
 		t.Errorf("node %+v", n)
 	}
+	if err := errors.Join(s.Disconnected(ctx, "r2", []string{"n0003"}), s.Disconnected(ctx, "r1", []string{"n0004"})); err != nil {
+		t.Fatal(err)
+	}
+	if p := must(s.Progress(ctx, 5))(t); p.Connected != 602 {
+		t.Errorf("connected after one left: %d", p.Connected)
+	}
 	if err := s.LeaveReplica(ctx, "r1"); err != nil {
 		t.Fatal(err)
 	}
