@@ -114,9 +114,16 @@ type document struct {
 	Hint   string `json:"hint,omitempty"`
 }
 
+// Faulty is a response writer that wants to know of errors that are the Hub's
+// own fault, which the answer does not tell.
+type Faulty interface{ Fault(error) }
+
 // Write answers a REST request with the refusal.
 func Write(w http.ResponseWriter, err error) {
 	e := From(err)
+	if f, ok := w.(Faulty); ok && e.Class == Internal {
+		f.Fault(err)
+	}
 	status, _ := e.Class.statuses()
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")

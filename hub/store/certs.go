@@ -176,7 +176,7 @@ func (s *Store) Certificates(ctx context.Context, f CertificateFilter) ([]Certif
 	case "revoked":
 		w.add("revoked_at <> 0")
 	default:
-		return nil, "", fmt.Errorf("status %q is not known: it is valid, expired or revoked", f.Status)
+		return nil, "", BadFilter(fmt.Sprintf("status %q is not known: it is valid, expired or revoked", f.Status))
 	}
 	if !f.ExpiresBefore.IsZero() {
 		w.add("revoked_at = 0 AND not_after >= ? AND not_after <= ?", now, micros(f.ExpiresBefore))
@@ -186,7 +186,7 @@ func (s *Store) Certificates(ctx context.Context, f CertificateFilter) ([]Certif
 	}
 	column, down := strings.CutPrefix(f.Sort, "-")
 	if column != "issued_at" && column != "not_after" && column != "service_id" {
-		return nil, "", fmt.Errorf("sort %q is not known: it is issued_at, not_after or service_id, with - before it for the other way", f.Sort)
+		return nil, "", BadFilter(fmt.Sprintf("sort %q is not known: it is issued_at, not_after or service_id, with - before it for the other way", f.Sort))
 	}
 	order := w.page(column, "id", down, column != "service_id", f.PageToken)
 	if w.err != nil {
@@ -230,6 +230,11 @@ func (s *Store) PruneCertificates(ctx context.Context, before time.Time) (int, e
 	})
 	return n, err
 }
+
+// BadFilter is an error of who asks for a list.
+type BadFilter string
+
+func (b BadFilter) Error() string { return string(b) }
 
 // where collects the conditions of a list.
 type where struct {
@@ -279,7 +284,7 @@ func (w *where) page(column, id string, down, number bool, token string) string 
 			value, err = strconv.ParseInt(key, 10, 64)
 		}
 		if err != nil || !ok {
-			w.err = errors.New("page_token is not one that was given out with this order")
+			w.err = BadFilter("page_token is not one that was given out with this order")
 			return ""
 		}
 		w.add(column+" "+op+" ? OR "+column+" = ? AND "+id+" "+op+" ?", value, value, last)

@@ -81,3 +81,7 @@ func moment(t *timestamppb.Timestamp) time.Time {
 	}
 	return t.AsTime()
 }
+
+// NodeHeader names the node that a sidecar on the Hub's own host is, on the
+// Unix socket. It counts for the user who enrolled that node only.
+const NodeHeader = "Tlsmcp-Node"

@@ -88,7 +88,7 @@ func (d *decoder) duration(n *node, key string, p *Duration, empty bool) {
 		*p = 0
 		return
 	}
-	v, err := parseDuration(n.text)
+	v, err := ParseDuration(n.text)
 	if err != nil {
 		d.fault(n.line, key, fmt.Sprintf("%q %v", n.text, err), hint)
 		return

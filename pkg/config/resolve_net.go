@@ -256,7 +256,7 @@ func rate(s string) (calls int, per Duration, err error) {
 	}
 	for _, u := range []string{"s", "m", "h"} {
 		if unit == u {
-			per, err = parseDuration("1" + u)
+			per, err = ParseDuration("1" + u)
 			return int(n), per, err
 		}
 	}

@@ -154,16 +154,16 @@ func TestDurations(t *testing.T) {
 		"1d12h": 36 * time.Hour, "1h30m": 90 * time.Minute, "100ms": 100 * time.Millisecond, "0s": 0, "0": 0,
 		"1.5h": 90 * time.Minute, "36500d": 36500 * 24 * time.Hour,
 	} {
-		d, err := parseDuration(s)
+		d, err := ParseDuration(s)
 		if err != nil || time.Duration(d) != want {
 			t.Errorf("%s: got %v, %v", s, time.Duration(d), err)
 		}
-		if again, err := parseDuration(d.String()); err != nil || again != d {
+		if again, err := ParseDuration(d.String()); err != nil || again != d {
 			t.Errorf("%s comes back from %s as %v, %v", s, d, time.Duration(again), err)
 		}
 	}
 	for _, s := range []string{"", "5", "d", "5 m", "-5s", "+5s", "5x", "1d-2h", "1d1", "36501d", "36500d1s", "99999999999999999999d", "1h1d", "9999999h"} {
-		if d, err := parseDuration(s); err == nil {
+		if d, err := ParseDuration(s); err == nil {
 			t.Errorf("%q is accepted as %v", s, d)
 		}
 	}

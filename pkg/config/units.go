@@ -20,9 +20,9 @@ type Size int64
 // maxDays bounds durations, so that adding one to a date stays a date.
 const maxDays = 36500
 
-// parseDuration reads a Duration. Signs are refused: no key has a use for a
+// ParseDuration reads a Duration. Signs are refused: no key has a use for a
 // negative time.
-func parseDuration(s string) (Duration, error) {
+func ParseDuration(s string) (Duration, error) {
 	if s == "" || s[0] < '0' || s[0] > '9' {
 		return 0, errors.New("is not a duration")
 	}

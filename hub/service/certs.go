@@ -1,0 +1,401 @@
+package service
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"cyphers.ai/tlsmcp/hub/ca"
+	"cyphers.ai/tlsmcp/hub/problem"
+	"cyphers.ai/tlsmcp/hub/store"
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/revlog"
+)
+
+// clockSkew is how far into the past a leaf begins, for hosts whose clocks are
+// behind.
+const clockSkew = time.Minute
+
+// IssueCertificate signs a CSR.
+func (s *Service) IssueCertificate(ctx context.Context, r *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
+	typ := ca.Type(r.GetType())
+	if typ != ca.Server && typ != ca.Client && typ != ca.Agent {
+		return nil, problem.New(problem.Invalid, "bad_type", "", "certificate type %q is not known: it is server, client or agent", r.GetType())
+	}
+	if err := ca.CheckID(r.GetServiceId()); err != nil {
+		return nil, problem.New(problem.Invalid, "bad_service_id", "", "%s", err)
+	}
+	do := issue
+	if typ == ca.Agent {
+		do = issueAgent
+	}
+	actor, err := authorize(ctx, do, r.GetServiceId())
+	if err != nil {
+		return nil, err
+	}
+	policy := s.policies.of(r.GetServiceId())
+	ttl, err := lifetime(typ, r.GetTtl(), policy)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := ca.ParseCSR([]byte(r.GetCsr()))
+	if err != nil {
+		return nil, badCSR(err)
+	}
+	leaf := ca.Leaf{Type: typ, ServiceID: r.GetServiceId(), PublicKey: csr.PublicKey}
+	if err := s.askedNames(&leaf, csr, policy); err != nil {
+		return nil, err
+	}
+	row, err := s.sign(ctx, leaf, ttl, actor, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.AddCertificate(ctx, row); err != nil {
+		return nil, storeError(err, "certificate")
+	}
+	s.issued(ctx, "certificate_issued", &row)
+	return s.certificate(&row, true), nil
+}
+
+func badCSR(err error) error {
+	return problem.New(problem.Invalid, "bad_csr", "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / makes one", "%s", err)
+}
+
+func (s *Service) issued(ctx context.Context, kind string, c *store.Certificate) {
+	s.counts.issued.Add(1)
+	s.note(ctx, kind, store.Event{ServiceID: c.ServiceID, Identity: c.Identity, Serial: c.Serial, Detail: c.Type,
+		Attributes: map[string]string{"id": c.ID, "type": c.Type, "not_after": c.NotAfter.UTC().Format(time.RFC3339)}})
+}
+
+// lifetime is how long a leaf lives.
+func lifetime(typ ca.Type, asked string, p *hubv1.Policy) (time.Duration, error) {
+	usual, longest, err := typ.Limits()
+	if err != nil {
+		return 0, err
+	}
+	if longest, err = duration("max_ttl", p.GetMaxTtl(), longest); err != nil {
+		return 0, err
+	}
+	if usual, err = duration("default_ttl", p.GetDefaultTtl(), min(usual, longest)); err != nil {
+		return 0, err
+	}
+	ttl, err := duration("ttl", asked, min(usual, longest))
+	if err != nil {
+		return 0, err
+	}
+	if ttl > longest {
+		return 0, problem.New(problem.Invalid, "ttl_too_long", "max_ttl of the service's policy says how long",
+			"ttl %s is longer than the %s that a %s certificate of %q may have", ttl, longest, typ, p.GetServiceId())
+	}
+	if ttl < time.Minute {
+		return 0, problem.New(problem.Invalid, "ttl_too_short", "", "ttl %s is shorter than a minute", ttl)
+	}
+	return ttl, nil
+}
+
+// askedNames takes the hosts that a CSR asks for, those of them that may be;
+// any other is refused rather than left out, so that nobody is surprised later.
+func (s *Service) askedNames(l *ca.Leaf, csr *x509.CertificateRequest, p *hubv1.Policy) error {
+	l.TrustDomain = s.TrustDomain()
+	for _, u := range csr.URIs {
+		if u.String() != l.SPIFFE() {
+			return problem.New(problem.Forbidden, "name_not_allowed", "leave URIs out of the request: the Hub gives the SPIFFE ID",
+				"the request asks for the URI %q; a %s certificate of %q has %q", u, l.Type, l.ServiceID, l.SPIFFE())
+		}
+	}
+	if l.Type != ca.Server {
+		if len(csr.DNSNames)+len(csr.IPAddresses) > 0 {
+			return problem.New(problem.Forbidden, "name_not_allowed", "leave them out, or ask for a certificate of type server",
+				"the request asks for host names; a certificate of type %s has none", l.Type)
+		}
+		return nil
+	}
+	if len(csr.DNSNames)+len(csr.IPAddresses) == 0 {
+		l.IPs = []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback}
+		l.DNSNames = []string{"localhost"}
+		if isHostName(l.ServiceID) && l.ServiceID != "localhost" {
+			l.DNSNames = []string{l.ServiceID, "localhost"}
+		}
+		return nil
+	}
+	hint := fmt.Sprintf("tlsmcp hub policy set %s --dns-name NAME allows one, --ip-address ADDRESS an address", l.ServiceID)
+	for _, name := range csr.DNSNames {
+		if name != l.ServiceID && name != "localhost" && !slices.ContainsFunc(p.GetDnsNames(), func(g string) bool { return hostMatches(g, name) }) {
+			return problem.New(problem.Forbidden, "name_not_allowed", hint, "the policy of %q does not allow the DNS name %q", l.ServiceID, name)
+		}
+	}
+	for _, ip := range csr.IPAddresses {
+		if !ip.IsLoopback() && !slices.ContainsFunc(p.GetIpAddresses(), func(g string) bool { return addressMatches(g, ip) }) {
+			return problem.New(problem.Forbidden, "name_not_allowed", hint, "the policy of %q does not allow the IP address %s", l.ServiceID, ip)
+		}
+	}
+	l.DNSNames, l.IPs = csr.DNSNames, csr.IPAddresses
+	return nil
+}
+
+// isHostName tells whether a service id can stand as a DNS name: RFC 1123
+// labels.
+func isHostName(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Contains(label, "_") || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// hostMatches matches a name with a pattern whose leading "*" is one label.
+func hostMatches(pattern, name string) bool {
+	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
+	if rest, ok := strings.CutPrefix(pattern, "*."); ok {
+		label, parent, found := strings.Cut(name, ".")
+		return found && label != "" && label != "*" && parent == rest
+	}
+	return pattern == name
+}
+
+func addressMatches(pattern string, ip net.IP) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return false
+	}
+	addr = addr.Unmap()
+	if prefix, err := netip.ParsePrefix(pattern); err == nil {
+		return prefix.Contains(addr)
+	}
+	one, err := netip.ParseAddr(pattern)
+	return err == nil && one.Unmap() == addr
+}
+
+// sign makes the certificate that a leaf describes and the row for it. Nothing
+// is kept yet.
+func (s *Service) sign(ctx context.Context, l ca.Leaf, ttl time.Duration, by Actor, renewedFrom string) (store.Certificate, error) {
+	a := s.authorities.Load()
+	issuing := &a.issuers[0]
+	now := s.now().UTC().Truncate(time.Second)
+	l.TrustDomain, l.CRLURL = a.trustDomain, s.crlURL(issuing.KeyID())
+	l.NotBefore, l.NotAfter = now.Add(-clockSkew), now.Add(ttl)
+	names := leafNames(&l)
+	cutoff, err := s.store.NameCutoff(ctx, names)
+	if err != nil {
+		return store.Certificate{}, storeError(err, "name")
+	}
+	if cutoff.After(l.NotBefore) {
+		l.NotBefore = cutoff // what began before the lift stays ended
+	}
+	cert, err := issuing.Sign(l)
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	peer, err := identity.FromChain([]*x509.Certificate{cert}, "")
+	if err != nil {
+		return store.Certificate{}, err
+	}
+	row := store.Certificate{
+		ID: store.NewID(), Serial: cert.SerialNumber.Text(16), IssuerKeyID: issuing.KeyID(), Type: string(l.Type), ServiceID: l.ServiceID, NodeID: l.NodeID,
+		Identity: peer.ID, CommonName: peer.CommonName, DNSNames: cert.DNSNames, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		Chain: string(pki.EncodeCertificates(append([]*x509.Certificate{cert}, a.chain(issuing)...)...)), KeyAlgorithm: keyAlgorithm(cert),
+		Fingerprint: peer.Fingerprint, IssuedBy: by.Name, IssuedAt: s.now(), RenewedFrom: renewedFrom, Names: revlog.NamesOf(peer),
+	}
+	for _, ip := range cert.IPAddresses {
+		row.IPAddresses = append(row.IPAddresses, ip.String())
+	}
+	return row, nil
+}
+
+// leafNames are the names that a leaf will answer to, before it is there.
+func leafNames(l *ca.Leaf) []revlog.Name {
+	p := &identity.Peer{SPIFFE: l.SPIFFE(), CommonName: l.CommonName(), DNS: l.DNSNames}
+	names := revlog.NamesOf(p)
+	return append(names, revlog.Name{Kind: revlog.Service, Name: l.ServiceID})
+}
+
+func keyAlgorithm(c *x509.Certificate) string {
+	switch k := c.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	}
+	return c.PublicKeyAlgorithm.String()
+}
+
+// RenewCertificate issues a certificate with the names of an earlier one.
+func (s *Service) RenewCertificate(ctx context.Context, r *hubv1.RenewCertificateRequest) (*hubv1.Certificate, error) {
+	old, err := s.find(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	typ := ca.Type(old.Type)
+	do := issue
+	if typ == ca.Agent {
+		do = issueAgent
+	}
+	actor, err := authorize(ctx, do, old.ServiceID)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case typ == ca.Node:
+		return nil, problem.New(problem.Invalid, "is_a_node", "", "a node's certificate is renewed by its node")
+	case old.Status(s.now()) == "revoked":
+		return nil, problem.New(problem.Conflict, "certificate_revoked", "issue a new one", "certificate %s was revoked: it cannot be renewed", old.ID)
+	}
+	policy := s.policies.of(old.ServiceID)
+	ttl, err := lifetime(typ, r.GetTtl(), policy)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := ca.ParseCSR([]byte(r.GetCsr()))
+	if err != nil {
+		return nil, badCSR(err)
+	}
+	leaf := ca.Leaf{Type: typ, ServiceID: old.ServiceID, PublicKey: csr.PublicKey}
+	// The names are the old one's, as far as the policy of now allows them.
+	had := &x509.CertificateRequest{DNSNames: old.DNSNames}
+	for _, ip := range old.IPAddresses {
+		parsed := net.ParseIP(ip)
+		if v4 := parsed.To4(); v4 != nil {
+			parsed = v4
+		}
+		had.IPAddresses = append(had.IPAddresses, parsed)
+	}
+	if err := s.askedNames(&leaf, had, policy); err != nil {
+		return nil, err
+	}
+	row, err := s.sign(ctx, leaf, ttl, actor, old.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.AddCertificate(ctx, row); err != nil {
+		return nil, storeError(err, "certificate")
+	}
+	s.issued(ctx, "certificate_renewed", &row)
+	return s.certificate(&row, true), nil
+}
+
+func (s *Service) find(ctx context.Context, id string) (store.Certificate, error) {
+	if id == "" {
+		return store.Certificate{}, problem.New(problem.Invalid, "no_id", "", "which certificate: its id or serial number is missing")
+	}
+	// Who has no role is told so before being told what there is.
+	if a := actorOf(ctx); a.Role == Nobody {
+		return store.Certificate{}, a.nobody()
+	}
+	c, err := s.store.Certificate(ctx, id)
+	if err != nil {
+		return c, storeError(err, "certificate "+id)
+	}
+	return c, nil
+}
+
+// GetCertificate gives one certificate.
+func (s *Service) GetCertificate(ctx context.Context, r *hubv1.GetCertificateRequest) (*hubv1.Certificate, error) {
+	c, err := s.find(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := authorize(ctx, look, c.ServiceID); err != nil {
+		return nil, err
+	}
+	return s.certificate(&c, true), nil
+}
+
+// ListCertificates lists certificates, a page at a time.
+func (s *Service) ListCertificates(ctx context.Context, r *hubv1.ListCertificatesRequest) (*hubv1.ListCertificatesResponse, error) {
+	actor, err := listing(ctx, r.GetServiceId())
+	if err != nil {
+		return nil, err
+	}
+	size, err := pageSize(r.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	f := store.CertificateFilter{ServiceID: r.GetServiceId(), Type: r.GetType(), Status: r.GetStatus(), Identity: r.GetIdentity(),
+		Scope: actor.Scope, Now: now, Sort: r.GetSort(), PageSize: size, PageToken: r.GetPageToken()}
+	if r.GetExpiresWithin() != "" {
+		within, err := duration("expires_within", r.GetExpiresWithin(), 0)
+		if err != nil {
+			return nil, err
+		}
+		f.ExpiresBefore = now.Add(within)
+	}
+	rows, next, err := s.store.Certificates(ctx, f)
+	if err != nil {
+		return nil, badList(err)
+	}
+	out := &hubv1.ListCertificatesResponse{NextPageToken: next}
+	for i := range rows {
+		out.Certificates = append(out.Certificates, s.certificate(&rows[i], false))
+	}
+	return out, nil
+}
+
+// listing authorizes a list: of one service, or of all in the actor's scope.
+func listing(ctx context.Context, service string) (Actor, error) {
+	a := actorOf(ctx)
+	if service == "" && a.Role >= Viewer && a.Role <= Admin {
+		return a, nil
+	}
+	if service == "" && a.Role == Node {
+		service = a.ServiceID
+	}
+	return authorize(ctx, look, service)
+}
+
+// badList says what is wrong with what was asked of a list.
+func badList(err error) error {
+	var bad store.BadFilter
+	if errors.As(err, &bad) {
+		return problem.New(problem.Invalid, "bad_parameter", "", "%s", bad)
+	}
+	return err
+}
+
+// certificate writes a row as a message. The chain goes with one certificate,
+// not with lists.
+func (s *Service) certificate(c *store.Certificate, chain bool) *hubv1.Certificate {
+	m := &hubv1.Certificate{
+		Id: c.ID, Serial: c.Serial, IssuerKeyId: c.IssuerKeyID, Type: c.Type, ServiceId: c.ServiceID, Identity: c.Identity, CommonName: c.CommonName,
+		DnsNames: c.DNSNames, IpAddresses: c.IPAddresses, NotBefore: stamp(c.NotBefore), NotAfter: stamp(c.NotAfter), Status: c.Status(s.now()),
+		RevokedAt: stamp(c.RevokedAt), RevocationReason: string(c.Reason), RevocationSequence: c.RevokedSequence, IssuedAt: stamp(c.IssuedAt),
+		IssuedBy: c.IssuedBy, RenewedFrom: c.RenewedFrom, KeyAlgorithm: c.KeyAlgorithm, Fingerprint: c.Fingerprint,
+	}
+	m.Certificate = firstPEM(c.Chain)
+	if chain {
+		m.Chain = c.Chain
+	}
+	return m
+}
+
+func firstPEM(chain string) string {
+	const end = "-----END CERTIFICATE-----\n"
+	if i := strings.Index(chain, end); i >= 0 {
+		return chain[:i+len(end)]
+	}
+	return chain
+}
+
+// stamp leaves the zero time out.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

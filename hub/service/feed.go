@@ -1,0 +1,253 @@
+package service
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/revlog"
+)
+
+// feed reads what is new in the log once, signs it once, and hands it to every
+// stream. A stream that does not keep up is left out, and catches up from the
+// store by itself.
+type feed struct {
+	s       *Service
+	stopped chan struct{} // closed when the feed ends, and with it every stream
+
+	mu       sync.Mutex // guards watchers
+	watchers map[*watcher]struct{}
+}
+
+// item is a delta, signed and ready to send. Nobody changes it.
+type item struct {
+	delta *revlog.Delta
+	wire  *hubv1.RevocationDelta
+}
+
+// watcher is one stream's place at the feed.
+type watcher struct {
+	items chan item
+	late  atomic.Bool // an item had no room
+	stop  chan struct{}
+}
+
+// lagged tells, once, that the feed has left items out.
+func (w *watcher) lagged() bool { return w.late.Swap(false) }
+
+func newFeed(ctx context.Context, s *Service) (*feed, error) {
+	_, err := s.store.Head(ctx)
+	return &feed{s: s, stopped: make(chan struct{}), watchers: map[*watcher]struct{}{}}, err
+}
+
+func (f *feed) join() *watcher {
+	w := &watcher{items: make(chan item, 16), stop: make(chan struct{})}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watchers[w] = struct{}{}
+	return w
+}
+
+func (f *feed) leave(w *watcher) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.watchers, w)
+	close(w.stop)
+}
+
+func (f *feed) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.watchers)
+}
+
+func (f *feed) run(ctx context.Context) {
+	defer close(f.stopped)
+	// A wake-up is enough nearly always; the poll is for a lost one.
+	const poll = 500 * time.Millisecond
+	var at store.Head
+	var lastSent time.Time
+	f.s.follow(ctx, store.Revocations, poll, func(ctx context.Context) error {
+		head, err := f.s.store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		now := f.s.now()
+		switch {
+		case at.LogID == "" || at.LogID != head.LogID:
+			// The first look, or another log: streams see that by the id.
+		case head.Sequence == at.Sequence && now.Sub(lastSent) < f.s.o.Heartbeat:
+			return nil
+		}
+		from, fromHash := at.Sequence, at.Hash
+		var entries []revlog.Entry
+		if at.LogID != head.LogID {
+			from, fromHash = head.Sequence, head.Hash
+		} else if head.Sequence > at.Sequence {
+			if head, fromHash, entries, err = f.s.store.Entries(ctx, at.Sequence, maxEntries); err != nil {
+				return err
+			}
+		}
+		d := revlog.NewDelta(head.LogID, from, fromHash, entries, now)
+		if err := d.Sign(f.s.authorities.Load().signer); err != nil {
+			return err
+		}
+		f.send(item{&d, hub.DeltaToWire(&d, head.Sequence)})
+		at, lastSent = store.Head{LogID: d.LogID, Sequence: d.To, Hash: d.Hash}, now
+		if len(entries) > 0 {
+			f.s.log.Debug("revocations sent", event.KeySequence, d.To, event.KeyCount, len(entries))
+		}
+		return nil
+	})
+}
+
+func (f *feed) send(i item) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w := range f.watchers {
+		select {
+		case w.items <- i:
+		default:
+			w.late.Store(true)
+		}
+	}
+}
+
+// acks gathers what sidecars say of themselves and writes it down many at a
+// time: ten thousand of them answer a revocation at once.
+type acks struct {
+	s *Service
+
+	mu      sync.Mutex // guards what follows
+	pending map[string]*store.Ack
+	gone    map[string]struct{}
+	streams map[string]int
+	some    chan struct{} // cap 1: there is something to write
+}
+
+func newAcks(s *Service) *acks {
+	return &acks{s: s, pending: map[string]*store.Ack{}, gone: map[string]struct{}{}, streams: map[string]int{}, some: make(chan struct{}, 1)}
+}
+
+// note gives a node's pending ack. The caller holds mu.
+func (a *acks) note(node string) *store.Ack {
+	p := a.pending[node]
+	if p == nil {
+		p = &store.Ack{NodeID: node, Replica: a.s.replica}
+		a.pending[node] = p
+	}
+	p.Seen = a.s.now()
+	delete(a.gone, node)
+	select {
+	case a.some <- struct{}{}:
+	default:
+	}
+	return p
+}
+
+func (a *acks) connected(node string, applied uint64, connections uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.streams[node]++
+	p := a.note(node)
+	p.Applied, p.AppliedAt, p.Connections = max(p.Applied, applied), p.Seen, connections
+}
+
+func (a *acks) applied(node string, m *hubv1.WatchRevocationsRequest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.streams[node] == 0 {
+		return // its stream has ended meanwhile
+	}
+	p := a.note(node)
+	if m.GetApplied() > p.Applied {
+		p.Applied, p.AppliedAt = m.GetApplied(), p.Seen
+	}
+	p.Connections = m.GetConnections()
+	if m.GetCut() > 0 {
+		p.Cuts = append(p.Cuts, store.Cut{Sequence: m.GetApplied(), Count: m.GetCut()})
+	}
+}
+
+func (a *acks) disconnected(node string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.streams[node]--; a.streams[node] > 0 {
+		return // it has connected again already
+	}
+	delete(a.streams, node)
+	a.note(node)
+	a.gone[node] = struct{}{}
+}
+
+// take empties what is pending.
+func (a *acks) take() (write []store.Ack, gone []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pending {
+		write = append(write, *p)
+	}
+	for id := range a.gone {
+		gone = append(gone, id)
+	}
+	clear(a.pending)
+	clear(a.gone)
+	return write, gone
+}
+
+// giveBack keeps what could not be written.
+func (a *acks) giveBack(write []store.Ack, gone []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range write {
+		if p := a.pending[w.NodeID]; p != nil {
+			p.Cuts = append(p.Cuts, w.Cuts...)
+			p.Applied = max(p.Applied, w.Applied)
+			continue
+		}
+		a.pending[w.NodeID] = &w
+	}
+	for _, id := range gone {
+		if a.streams[id] == 0 {
+			a.gone[id] = struct{}{}
+		}
+	}
+}
+
+func (a *acks) run(ctx context.Context) {
+	// The first is written at once; what comes while it is written, or just
+	// after, goes together.
+	const gather = 20 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.some:
+		}
+		write, gone := a.take()
+		err := a.s.store.Acknowledge(ctx, write)
+		if err == nil && len(gone) > 0 {
+			err = a.s.store.Disconnected(ctx, a.s.replica, gone)
+		}
+		wait := gather
+		if err != nil && ctx.Err() == nil {
+			a.s.log.Error("acknowledgements not written, they are kept", event.KeyCount, len(write), event.KeyError, err)
+			a.giveBack(write, gone)
+			wait = time.Second
+			select {
+			case a.some <- struct{}{}:
+			default:
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
