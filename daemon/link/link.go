@@ -1,0 +1,527 @@
+// Package link is the sidecar's end of the line to its Hub.
+//
+// It enrols the host once, by a join token or, on the Hub's own host, as the
+// local user that it is; follows the revocation log and the policy of its
+// service; reports events and how the sidecar is; and renews its own
+// certificate. What it knows is on disk before it counts, so that a sidecar
+// starts, and runs on, with the last good state while the Hub is away. It comes
+// back with the position in the log that it has, and what the Hub says is
+// checked against that: no relay, and no Hub that lost its past, can make it
+// forget a revocation.
+//
+// A revocation is acknowledged when it is durable, in force, and the
+// connections that it ends are closed.
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/jointoken"
+	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/revlog"
+)
+
+// Options are what a Link needs from outside. The functions are called one at a
+// time each, the first time by New with what is on disk.
+type Options struct {
+	Log       *slog.Logger
+	Now       func() time.Time
+	Hub       config.Hub
+	ServiceID string
+	StateDir  string // the link has a directory "hub" in it
+	Version   string
+	Hostname  string
+
+	// Revoke takes a log into force and closes the connections that it ends. It
+	// tells how many those were and how many are open.
+	Revoke func(*revlog.Log) (cut, open int)
+	Trust  func(*Trust)
+	Policy func(*hubv1.Policy)
+	Status func() *hubv1.NodeStatus
+}
+
+// Link is the line to a Hub.
+type Link struct {
+	o      Options
+	log    *slog.Logger
+	now    func() time.Time
+	dir    dir
+	client *hubclient.Client
+
+	node   atomic.Pointer[node]
+	trust  atomic.Pointer[Trust]
+	revlog atomic.Pointer[revlog.Log]
+
+	journal *journal // of the revocation stream, which is one at a time
+	beatAt  time.Time
+
+	queue chan *hubv1.Event
+	lost  atomic.Uint64 // events that found the queue full
+
+	mu    sync.Mutex // guards what follows
+	state State
+	ready chan struct{} // closed when the log was current once
+}
+
+// State is how the link is.
+type State struct {
+	NodeID    string
+	Connected bool      // the revocation stream is up
+	Since     time.Time // when Connected changed
+	Err       error     // why it is not, or what else went wrong last; nil when all is well
+	Sequence  uint64    // of the log, applied
+	Head      uint64    // of the Hub's, as far as it is known
+	SignedAt  time.Time // the Hub's last word about the log
+	Policy    uint64    // version
+}
+
+const queueSize = 4096
+
+// New opens the link's state and takes what is on disk into force. Nothing is
+// sent before Run.
+func New(o Options) (*Link, error) {
+	l := &Link{o: o, log: o.Log, now: o.Now, dir: dir{filepath.Join(o.StateDir, "hub")}, queue: make(chan *hubv1.Event, queueSize), ready: make(chan struct{})}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.now == nil {
+		l.now = time.Now
+	}
+	l.revlog.Store(new(revlog.Log))
+	l.state.Since = l.now()
+	if err := os.MkdirAll(l.dir.path, 0o700); err != nil {
+		return nil, fmt.Errorf("state of the Hub link: %w", err)
+	}
+	if err := l.load(); err != nil {
+		return nil, fmt.Errorf("state of the Hub link: %w", err)
+	}
+	client, err := hubclient.New(l.clientOptions())
+	if err != nil {
+		return nil, fmt.Errorf("hub.url: %w", err)
+	}
+	l.client = client
+	return l, nil
+}
+
+func (l *Link) clientOptions() hubclient.Options {
+	if l.o.Hub.Kind == config.HubLocal {
+		return hubclient.Options{Socket: l.o.Hub.Socket, Node: func() string {
+			if n := l.node.Load(); n != nil {
+				return n.id
+			}
+			return ""
+		}}
+	}
+	return hubclient.Options{URL: l.o.Hub.URL, Roots: l.roots, Certificate: func() *tls.Certificate {
+		if n := l.node.Load(); n != nil {
+			return n.cert
+		}
+		return nil
+	}}
+}
+
+func (l *Link) roots() []*x509.Certificate {
+	if t := l.trust.Load(); t != nil {
+		return t.Roots
+	}
+	return nil
+}
+
+// load takes what is on disk into force. A node of another service is none: the
+// host enrols again.
+func (l *Link) load() error {
+	n, err := l.dir.loadNode()
+	if err != nil {
+		return err
+	}
+	if n != nil && n.service != l.o.ServiceID {
+		l.log.Warn("the state is of another service; this host has to enrol again", event.KeyService, n.service)
+		n = nil
+	}
+	l.node.Store(n)
+	m := new(hubv1.Trust)
+	if ok, err := l.dir.load(trustFile, m); err != nil || !ok {
+		return err
+	}
+	t, err := newTrust(m, l.now())
+	if err != nil {
+		// It may have expired over a long absence. The root still says who the Hub
+		// is; the rest is fetched anew.
+		l.log.Error("what the Hub is trusted by cannot be used", event.KeyError, err)
+		roots, rerr := pki.ParseBundle([]byte(m.GetRoots()))
+		if rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		t = &Trust{Roots: roots, message: m}
+	}
+	l.setTrust(t)
+	policy := new(hubv1.Policy)
+	if ok, err := l.dir.load(policyFile, policy); err != nil {
+		return err
+	} else if ok && policy.GetServiceId() == l.o.ServiceID {
+		l.takePolicy(policy)
+	}
+	j, log, err := l.dir.openJournal(t.keys, l.now())
+	if j == nil {
+		return err
+	}
+	if err != nil {
+		l.log.Error("revocation log not loaded, the Hub is asked for it", event.KeyError, err)
+	}
+	l.journal = j
+	l.enforce(log)
+	return nil
+}
+
+func (l *Link) setTrust(t *Trust) {
+	l.trust.Store(t)
+	if l.o.Trust != nil {
+		l.o.Trust(t)
+	}
+}
+
+func (l *Link) takePolicy(p *hubv1.Policy) {
+	l.mu.Lock()
+	l.state.Policy = p.GetVersion()
+	l.mu.Unlock()
+	if l.o.Policy != nil {
+		l.o.Policy(p)
+	}
+}
+
+// enforce takes a log into force.
+func (l *Link) enforce(log *revlog.Log) (cut, open int) {
+	l.revlog.Store(log)
+	l.mu.Lock()
+	l.state.Sequence, l.state.SignedAt = log.Sequence(), log.SignedAt()
+	l.mu.Unlock()
+	if l.o.Revoke == nil {
+		return 0, 0
+	}
+	return l.o.Revoke(log)
+}
+
+// State is how the link is now.
+func (l *Link) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := l.state
+	if n := l.node.Load(); n != nil {
+		st.NodeID = n.id
+	}
+	return st
+}
+
+// Ready is closed when the revocation log was current once.
+func (l *Link) Ready() <-chan struct{} { return l.ready }
+
+// Record queues an event for the Hub. It never waits: when the queue is full the
+// event is dropped and counted.
+func (l *Link) Record(e *hubv1.Event) {
+	select {
+	case l.queue <- e:
+	default:
+		l.lost.Add(1)
+	}
+}
+
+// Issue asks the Hub for a certificate, as the node.
+func (l *Link) Issue(ctx context.Context, r *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
+	if l.node.Load() == nil {
+		return nil, errors.New("this host has not enrolled with its Hub yet")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	c, err := l.client.IssueCertificate(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("the Hub: %w", hubclient.Explain(err))
+	}
+	return c, nil
+}
+
+// Run keeps the line up until ctx is done.
+func (l *Link) Run(ctx context.Context) error {
+	defer func() {
+		l.client.Close()
+		if l.journal != nil {
+			_ = l.journal.close() // every entry in it is synced
+		}
+	}()
+	l.again(ctx, "enrol with the Hub", l.enrolled)
+	if ctx.Err() != nil {
+		return nil
+	}
+	var tasks sync.WaitGroup
+	for what, task := range map[string]func(context.Context) error{
+		"follow the Hub's revocations": l.watchRevocations,
+		"follow the Hub's policy":      l.watchPolicy,
+		"report to the Hub":            l.report,
+		"renew the node's certificate": l.renew,
+	} {
+		tasks.Go(func() { l.again(ctx, what, task) })
+	}
+	tasks.Wait()
+	return nil
+}
+
+// again runs a task that should not end, or should end well, until it does or
+// ctx is done. The pause between tries grows to half a minute and is jittered,
+// so that a fleet does not come back all at once.
+func (l *Link) again(ctx context.Context, what string, task func(context.Context) error) {
+	const shortest, longest = 500 * time.Millisecond, 30 * time.Second
+	pause, said := shortest, ""
+	for {
+		began := l.now()
+		err := task(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		err = fmt.Errorf("%s: %w", what, hubclient.Explain(err))
+		l.mu.Lock()
+		l.state.Err = err
+		l.mu.Unlock()
+		if l.now().Sub(began) > longest {
+			pause, said = shortest, "" // it worked for a while
+		}
+		if err.Error() != said {
+			l.log.Warn("the Hub cannot be used now; the last good state stays in force", event.KeyError, err)
+			said = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, longest)
+	}
+}
+
+// well notes that the Hub answered.
+func (l *Link) well() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Err = nil
+}
+
+// enrolled makes the host a node if it is none.
+func (l *Link) enrolled(ctx context.Context) error {
+	if n := l.node.Load(); n != nil && (l.o.Hub.Kind == config.HubLocal || l.now().Before(n.cert.Leaf.NotAfter)) && l.journal != nil {
+		return nil
+	}
+	client, token, err := l.enrolClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	key, csr, err := pki.NewRequest(l.o.ServiceID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	r, err := client.Enroll(ctx, &hubv1.EnrollRequest{Token: token, ServiceId: l.o.ServiceID, Csr: string(csr), Hostname: l.o.Hostname, Version: l.o.Version})
+	if err != nil {
+		return err
+	}
+	t, err := newTrust(r.GetTrust(), l.now())
+	if err != nil {
+		return err
+	}
+	if parsed, err := jointoken.Parse(token); err == nil && !t.has(parsed.Root) {
+		return errors.New("the Hub's root is not the one that the token names")
+	}
+	if err := l.dir.save(trustFile, r.GetTrust()); err != nil {
+		return err
+	}
+	n, err := l.dir.saveNode(key, r.GetCertificate().GetChain())
+	if err != nil {
+		return err
+	}
+	l.node.Store(n)
+	l.setTrust(t)
+	if l.journal == nil {
+		j, log, err := l.dir.openJournal(t.keys, l.now())
+		if j == nil {
+			return err
+		}
+		l.journal = j
+		l.enforce(log)
+	}
+	l.log.Info("enrolled with the Hub", event.KeyNode, n.id, event.KeyService, n.service)
+	l.well()
+	return nil
+}
+
+// enrolClient is a client that knows the Hub by what the operator gave: a join
+// token with the root's hash, or a CA file.
+func (l *Link) enrolClient() (*hubclient.Client, string, error) {
+	if l.o.Hub.Kind == config.HubLocal {
+		c, err := hubclient.New(hubclient.Options{Socket: l.o.Hub.Socket})
+		return c, "", err
+	}
+	text := string(l.o.Hub.AuthToken)
+	if l.o.Hub.AuthTokenFile != "" {
+		raw, err := os.ReadFile(l.o.Hub.AuthTokenFile)
+		if err != nil {
+			return nil, "", fmt.Errorf("join token: %w", err)
+		}
+		text = strings.TrimSpace(string(raw))
+	}
+	if text == "" {
+		return nil, "", errors.New("there is no join token: run tlsmcp hub join, or set hub.auth_token_file")
+	}
+	token, err := jointoken.Parse(text)
+	if err != nil {
+		return nil, "", err
+	}
+	if token.Kind != jointoken.Join {
+		return nil, "", errors.New("the token is a bearer token; joining takes a join token: tlsmcp hub token create --join SERVICE")
+	}
+	c, err := hubclient.New(hubclient.Options{URL: l.o.Hub.URL, RootHash: &token.Root})
+	return c, text, err
+}
+
+// renew replaces the node's certificate when two thirds of its life are over.
+func (l *Link) renew(ctx context.Context) error {
+	for {
+		leaf := l.node.Load().cert.Leaf
+		life := leaf.NotAfter.Sub(leaf.NotBefore)
+		due := leaf.NotBefore.Add(life*2/3 + rand.N(life/20+1))
+		if wait := due.Sub(l.now()); wait > 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(min(wait, time.Minute)): // a clock that jumps is noticed
+			}
+			continue
+		}
+		if l.now().After(leaf.NotAfter) && l.o.Hub.Kind != config.HubLocal {
+			return l.enrolled(ctx)
+		}
+		key, csr, err := pki.NewRequest(l.o.ServiceID)
+		if err != nil {
+			return err
+		}
+		call, cancel := context.WithTimeout(ctx, 30*time.Second)
+		r, err := l.client.RenewNode(call, &hubv1.RenewNodeRequest{Csr: string(csr)})
+		cancel()
+		if err != nil {
+			return err
+		}
+		if err := l.refreshTrust(r.GetTrust()); err != nil {
+			return err
+		}
+		n, err := l.dir.saveNode(key, r.GetCertificate().GetChain())
+		if err != nil {
+			return err
+		}
+		l.node.Store(n)
+		l.client.Close() // connections with the old certificate are not used again
+		l.log.Info("node certificate renewed", event.KeyNode, n.id, event.KeyNotAfter, n.cert.Leaf.NotAfter)
+	}
+}
+
+// refreshTrust takes over what the Hub, which is known already, is trusted by
+// from now on.
+func (l *Link) refreshTrust(m *hubv1.Trust) error {
+	if sameTrust(m, l.trust.Load().message) {
+		return nil
+	}
+	t, err := newTrust(m, l.now())
+	if err != nil {
+		return err
+	}
+	if err := l.dir.save(trustFile, m); err != nil {
+		return err
+	}
+	l.log.Info("the Hub's CAs changed", event.KeyCount, len(t.Issuers))
+	l.setTrust(t)
+	return nil
+}
+
+// report sends events soon and the status at least every sync interval.
+func (l *Link) report(ctx context.Context) error {
+	const soon, most = time.Second, 500
+	sync := l.o.Hub.SyncInterval
+	if sync <= 0 {
+		sync = time.Minute
+	}
+	var batch []*hubv1.Event
+	var last time.Time
+	tick := time.NewTicker(min(soon, sync))
+	defer tick.Stop()
+	for {
+		for len(batch) < most && len(l.queue) > 0 {
+			batch = append(batch, <-l.queue)
+		}
+		if len(batch) > 0 || l.now().Sub(last) >= sync {
+			wait, err := l.send(ctx, batch)
+			if err != nil {
+				// The batch is kept by putting back what fits.
+				for _, e := range batch {
+					l.Record(e)
+				}
+				return err
+			}
+			batch, last = nil, l.now()
+			if wait > 0 {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(wait):
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *Link) send(ctx context.Context, batch []*hubv1.Event) (time.Duration, error) {
+	lost := l.lost.Swap(0)
+	r := &hubv1.ReportEventsRequest{Events: batch, Dropped: lost}
+	if l.o.Status != nil {
+		r.Status = l.o.Status()
+		r.Status.Version, r.Status.Hostname = l.o.Version, l.o.Hostname
+	}
+	call, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	answer, err := l.client.ReportEvents(call, r)
+	if err != nil {
+		l.lost.Add(lost)
+		return 0, err
+	}
+	l.well()
+	if answer.GetRetryAfter() == "" {
+		return 0, nil
+	}
+	wait, err := time.ParseDuration(answer.GetRetryAfter())
+	if err != nil {
+		return 0, nil // a courtesy that is not understood
+	}
+	return min(wait, time.Minute), nil
+}
+
+// Stamp is a time as events have it.
+func Stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

@@ -1,0 +1,170 @@
+// Package hubclient talks to a Hub: over TLS 1.3, where the Hub is known by its
+// identity under its root and not by a host name, or over a Unix socket, where
+// the kernel says who calls.
+package hubclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"cyphers.ai/tlsmcp/ipc/hub"
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
+	"cyphers.ai/tlsmcp/pkg/hubtrust"
+)
+
+// Options say which Hub, and as whom. Exactly one of URL and Socket is set.
+type Options struct {
+	URL    string // "https://hub.example:9443"
+	Socket string // path of the Unix socket
+
+	// How the Hub is known, with URL: by root certificates, or by a root's hash,
+	// as tokens carry it.
+	Roots    func() []*x509.Certificate
+	RootHash *[sha256.Size]byte
+
+	Certificate func() *tls.Certificate // of a node; nil: none
+	Token       string                  // bearer token; empty: none
+	Node        func() string           // node id, with Socket; nil: none
+}
+
+// Client is a Hub's client.
+type Client struct {
+	hubv1connect.HubServiceClient
+	transport *http.Transport
+}
+
+// New makes a client. It does not connect yet.
+func New(o Options) (*Client, error) {
+	t := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 5 * time.Second,
+		IdleConnTimeout:     2 * time.Minute,
+		ForceAttemptHTTP2:   true,
+		// A Hub that vanished is noticed by a ping.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}
+	base := strings.TrimSuffix(o.URL, "/")
+	switch {
+	case o.Socket != "":
+		base = "http://hub"
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", o.Socket)
+		}
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+	default:
+		u, err := url.Parse(base)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf(`the Hub's URL %q is not of the form "https://HOST:PORT"`, o.URL)
+		}
+		if o.Roots == nil && o.RootHash == nil {
+			return nil, errors.New("nothing says how to know the Hub: neither its root certificate nor a token with the root's hash")
+		}
+		t.TLSClientConfig = tlsConfig(o)
+	}
+	client := &http.Client{Transport: &headers{next: t, token: o.Token, node: o.Node}}
+	return &Client{hubv1connect.NewHubServiceClient(client, base, connect.WithGRPC()), t}, nil
+}
+
+// Close lets idle connections go.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// tlsConfig checks who the Hub is by package hubtrust. The usual check of a host
+// name is off because a Hub is no name: it is an identity under its root.
+func tlsConfig(o Options) *tls.Config {
+	c := &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		InsecureSkipVerify:     true, // VerifyConnection does it
+		VerifyConnection: func(st tls.ConnectionState) error {
+			var roots []*x509.Certificate
+			if o.Roots != nil {
+				roots = o.Roots()
+			}
+			if o.RootHash != nil {
+				root, err := hubtrust.FindRoot(*o.RootHash, st.PeerCertificates)
+				if err != nil {
+					return err
+				}
+				roots = append(roots[:len(roots):len(roots)], root)
+			}
+			return hubtrust.VerifyServer(roots, st.PeerCertificates, time.Now())
+		},
+	}
+	if o.Certificate != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if cert := o.Certificate(); cert != nil {
+				return cert, nil
+			}
+			return &tls.Certificate{}, nil // none is shown
+		}
+	}
+	return c
+}
+
+// headers say who calls.
+type headers struct {
+	next  http.RoundTripper
+	token string
+	node  func() string
+}
+
+func (h *headers) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	if h.token != "" {
+		r.Header.Set("Authorization", "Bearer "+h.token)
+	}
+	if h.node != nil {
+		if id := h.node(); id != "" {
+			r.Header.Set(hub.NodeHeader, id)
+		}
+	}
+	return h.next.RoundTrip(r)
+}
+
+// Problem is what a Hub said when it refused; nil when the error is another one.
+func Problem(err error) *hubv1.Problem {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return nil
+	}
+	for _, d := range ce.Details() {
+		v, err := d.Value()
+		if err != nil {
+			continue
+		}
+		if p, ok := v.(*hubv1.Problem); ok {
+			return p
+		}
+	}
+	return nil
+}
+
+// Unreachable tells whether an error means that no Hub answered.
+func Unreachable(err error) bool {
+	return err != nil && Problem(err) == nil && (connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded)
+}
+
+// Explain writes an error as a sentence, without the protocol's words.
+func Explain(err error) error {
+	if p := Problem(err); p != nil {
+		return errors.New(p.GetDetail())
+	}
+	var ce *connect.Error
+	if errors.As(err, &ce) {
+		return errors.New(ce.Message())
+	}
+	return err
+}
