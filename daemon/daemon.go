@@ -24,12 +24,14 @@ import (
 	"cyphers.ai/tlsmcp/daemon/conns"
 	"cyphers.ai/tlsmcp/daemon/edge"
 	"cyphers.ai/tlsmcp/daemon/keyring"
+	"cyphers.ai/tlsmcp/daemon/link"
 	"cyphers.ai/tlsmcp/daemon/notify"
 	"cyphers.ai/tlsmcp/daemon/proxy"
 	"cyphers.ai/tlsmcp/daemon/trust"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 )
 
 // Options are what a Daemon needs from outside.
@@ -51,19 +53,23 @@ type Daemon struct {
 	conns   *conns.Table
 	edge    *edge.Server
 	proxy   *proxy.Proxy
+	link    *link.Link // nil: there is no Hub
 	metrics *metrics
 	notify  *notify.Notifier
 	events  *eventLog
 	self    selfCheck
+	seen    seen
+	revoked atomic.Pointer[revlog.Log] // the Hub's log that is in force
 
 	listeners []net.Listener
 	admin     *admin.Server // nil: none
 
 	tls atomic.Pointer[tls.Config]
 
+	cfg atomic.Pointer[config.Config]
+
 	mu       sync.Mutex // guards what follows: reloads are one at a time
-	cfg      *config.Config
-	reloaded error // of the last reload
+	reloaded error      // of the last reload
 	at       time.Time
 }
 
@@ -78,12 +84,16 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, cfg: cfg, at: o.Now(), conns: conns.New(), notify: notify.New(o.Log)}
+	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, at: o.Now(), conns: conns.New(), notify: notify.New(o.Log)}
+	d.cfg.Store(cfg)
 	var err error
-	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir}); err != nil {
+	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir, Hub: cfg.Hub.Kind != config.HubNone}); err != nil {
 		return nil, err
 	}
-	if d.keys, err = keyring.New(cfg.ServerCert, keyring.Options{Log: o.Log, Now: o.Now}); err != nil {
+	if err = d.newLink(cfg); err != nil {
+		return nil, err
+	}
+	if d.keys, err = keyring.New(cfg.ServerCert, d.keyringOptions(cfg)); err != nil {
 		return nil, err
 	}
 	d.metrics = newMetrics(d)
@@ -131,17 +141,29 @@ func (d *Daemon) verify(presented []*x509.Certificate) edge.Verdict {
 
 // mayStay asks trust again about a client that is in already.
 func (d *Daemon) mayStay(p *identity.Peer) (event.Reason, string) {
-	now, current := d.now(), d.trust.Current()
-	var refusal *trust.Refusal
-	if p == nil {
-		_, refusal = current.Verify(nil, now)
-	} else {
-		refusal = current.Recheck(p, now)
-	}
-	if refusal == nil {
+	refusal := d.asked(p)
+	if refusal == nil || refusal.Drain {
 		return "", ""
 	}
 	return refusal.Reason, refusal.Detail
+}
+
+// mayFinish asks whether a client that is in may finish what it is doing, and no
+// more.
+func (d *Daemon) mayFinish(p *identity.Peer) (event.Reason, string) {
+	if refusal := d.asked(p); refusal != nil && refusal.Drain {
+		return refusal.Reason, refusal.Detail
+	}
+	return "", ""
+}
+
+func (d *Daemon) asked(p *identity.Peer) *trust.Refusal {
+	now, current := d.now(), d.trust.Current()
+	if p == nil {
+		_, refusal := current.Verify(nil, now)
+		return refusal
+	}
+	return current.Recheck(p, now)
 }
 
 // applyTLS makes the configuration of the next handshakes from what trust says
@@ -162,6 +184,7 @@ func (d *Daemon) event(e event.Connection) {
 		return
 	}
 	d.events.take(e)
+	d.tellHub(e)
 }
 
 // Run serves until ctx ends and the connections are drained, or until a part
@@ -194,6 +217,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		})
 	}
 	keep(d.trust.Run)
+	if d.link != nil {
+		keep(d.link.Run)
+	}
 	keep(d.keys.Run)
 	keep(func(ctx context.Context) error { d.proxy.Run(ctx); return nil })
 	keep(func(ctx context.Context) error { d.recheck(ctx); return nil })
@@ -233,6 +259,7 @@ func (d *Daemon) awaitRevocation(ctx context.Context) {
 	const patience = 10 * time.Second
 	select {
 	case <-d.trust.Ready():
+		d.awaitHub(ctx, patience)
 	case <-time.After(patience):
 		d.log.Warn("revocation data is not there yet", event.KeyDetail, "serving without waiting further")
 	case <-ctx.Done():
@@ -262,6 +289,14 @@ func (d *Daemon) recheck(ctx context.Context) {
 func (d *Daemon) trustChanged() {
 	d.applyTLS()
 	d.logCut(d.conns.Recheck(d.mayStay))
+	d.retire()
+}
+
+// retire lets the connections end in good order whose certificate was replaced.
+func (d *Daemon) retire() {
+	if n := d.conns.Retire(d.mayFinish, d.config().Listen.DrainTimeout); n > 0 {
+		d.log.Info("connections retired", event.KeyCount, n)
+	}
 }
 
 func (d *Daemon) logCut(n int) {
@@ -273,12 +308,11 @@ func (d *Daemon) logCut(n int) {
 // statusLine is what `systemctl status` shows.
 func (d *Daemon) statusLine() string {
 	open, certificates := d.conns.Len()
-	left := d.keys.Current().Leaf.NotAfter.Sub(d.now()).Round(time.Minute)
-	return fmt.Sprintf("%d connections of %d identities; certificate valid for %s", open, certificates, left)
+	cert := "no server certificate yet"
+	if s := d.keys.Current(); s != nil {
+		cert = "certificate valid for " + s.Leaf.NotAfter.Sub(d.now()).Round(time.Minute).String()
+	}
+	return fmt.Sprintf("%d connections of %d identities; %s%s", open, certificates, cert, d.linkStatus())
 }
 
-func (d *Daemon) config() *config.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.cfg
-}
+func (d *Daemon) config() *config.Config { return d.cfg.Load() }

@@ -122,11 +122,22 @@ func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 	gauge("tlsmcp_identities_connected", "Client certificates with a connection.", float64(certificates))
 
 	cert, health := s.d.keys.Current(), s.d.keys.Health()
-	gauge("tlsmcp_server_certificate_not_after_timestamp_seconds", "When the server's certificate expires.", float64(cert.Leaf.NotAfter.Unix()))
-	gauge("tlsmcp_server_certificate_loaded_timestamp_seconds", "When the server's certificate began to serve.", float64(cert.LoadedAt.Unix()))
+	if cert != nil {
+		gauge("tlsmcp_server_certificate_not_after_timestamp_seconds", "When the server's certificate expires.", float64(cert.Leaf.NotAfter.Unix()))
+		gauge("tlsmcp_server_certificate_loaded_timestamp_seconds", "When the server's certificate began to serve.", float64(cert.LoadedAt.Unix()))
+	}
 	gauge("tlsmcp_server_certificate_ok", "1 when the certificate files are what serves.", truth(health.Err == nil))
 	total("tlsmcp_server_certificate_swaps_total", "Server certificates taken into service.", float64(health.Swaps))
 	total("tlsmcp_server_certificate_failures_total", "Times that the certificate files could not be taken.", float64(health.Fails))
+
+	if s.d.link != nil {
+		st := s.d.link.State()
+		gauge("tlsmcp_hub_connected", "1 when the Hub's revocation stream is up.", truth(st.Connected))
+		gauge("tlsmcp_hub_revocation_sequence", "The last entry of the Hub's revocation log that is in force.", float64(st.Sequence))
+		if !st.SignedAt.IsZero() {
+			gauge("tlsmcp_hub_signed_timestamp_seconds", "When the Hub last spoke about its revocation log.", float64(st.SignedAt.Unix()))
+		}
+	}
 
 	s.d.mu.Lock()
 	reloaded, at := s.d.reloaded, s.d.at

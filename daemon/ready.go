@@ -11,6 +11,9 @@ import (
 // let in; the rest is there to be seen.
 func (d *Daemon) checks() []admin.Check {
 	all := []admin.Check{d.backendCheck(), d.certificateCheck(), d.reloadCheck()}
+	if d.link != nil {
+		all = append(all, d.hubCheck())
+	}
 	for _, h := range d.trust.Health() {
 		all = append(all, admin.Check{Name: "trust: " + h.Source, OK: h.OK, Detail: h.Detail, Since: h.Since})
 	}
@@ -32,6 +35,9 @@ func (d *Daemon) backendCheck() admin.Check {
 func (d *Daemon) certificateCheck() admin.Check {
 	h, now := d.keys.Current(), d.now()
 	health := d.keys.Health()
+	if h == nil {
+		return admin.Check{Name: "server certificate", Required: true, Since: health.Since, Detail: health.Err.Error()}
+	}
 	c := admin.Check{
 		Name: "server certificate", OK: health.Err == nil, Since: health.Since,
 		Detail: "valid until " + h.Leaf.NotAfter.UTC().Format(time.RFC3339),
@@ -50,7 +56,7 @@ func (d *Daemon) certificateCheck() admin.Check {
 func (d *Daemon) reloadCheck() admin.Check {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c := admin.Check{Name: "configuration", OK: d.reloaded == nil, Detail: d.cfg.Path, Since: d.at}
+	c := admin.Check{Name: "configuration", OK: d.reloaded == nil, Detail: d.config().Path, Since: d.at}
 	if d.reloaded != nil {
 		c.Detail = "the last reload was refused: " + d.reloaded.Error()
 	}

@@ -26,15 +26,15 @@ func (d *Daemon) Reload() error {
 		d.log.Error("reload refused; the old configuration stays", event.KeyError, err.Error())
 		return err
 	}
-	d.log.Info("reloaded", event.KeyFile, d.cfg.Path)
+	d.log.Info("reloaded", event.KeyFile, d.config().Path)
 	return nil
 }
 
 func (d *Daemon) reload() error {
-	if d.cfg.Path == "" {
+	if d.config().Path == "" {
 		return errors.New("the configuration did not come from a file")
 	}
-	next, err := config.Load(d.cfg.Path)
+	next, err := config.Load(d.config().Path)
 	if err != nil {
 		return err
 	}
@@ -46,17 +46,17 @@ func (d *Daemon) reload() error {
 	}
 	if err := d.trust.Reload(next.MTLS); err != nil {
 		// Both or none.
-		return errors.Join(err, d.keys.Reload(d.cfg.ServerCert))
+		return errors.Join(err, d.keys.Reload(d.config().ServerCert))
 	}
 	// The trust store signals its change, but whoever asked for a reload
 	// expects it to be done when it returns.
 	d.trustChanged()
 	SetLevel(d.level, next.Logging.Level)
-	if keys := config.Reloadable(d.cfg, next); len(keys) > 0 {
+	if keys := config.Reloadable(d.config(), next); len(keys) > 0 {
 		d.log.Warn("these keys take effect at the next restart", event.KeyKey, strings.Join(keys, " "))
 	}
 	LogWarnings(d.log, next)
-	d.cfg = next
+	d.cfg.Store(next)
 	return nil
 }
 

@@ -100,6 +100,9 @@ func (d *Daemon) selfCheck(ctx context.Context) error {
 		}
 		addr = netip.AddrPortFrom(loopback, addr.Port())
 	}
+	if d.keys.Current() == nil {
+		return nil // the Hub has not issued it yet: that is no reason to start again
+	}
 	c, self, err := d.self.dial(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("connect to own listener: %w", err)

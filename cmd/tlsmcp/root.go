@@ -68,6 +68,8 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 	root.AddCommand(
 		newRun(s),
 		newConfig(s),
+		newCert(s),
+		newHub(s),
 		newQuickstart(s),
 		newVersion(s),
 	)

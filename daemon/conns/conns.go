@@ -122,3 +122,38 @@ func (t *Table) cut(k key, reason event.Reason, detail string) int {
 	}
 	return n
 }
+
+// Retire lets the connections end in good order whose peers what picks; see
+// [edge.Conn.Retire]. It returns how many there were.
+func (t *Table) Retire(pick Ask, patience time.Duration) int {
+	type retired struct {
+		conn   *edge.Conn
+		reason event.Reason
+		detail string
+	}
+	var all []retired
+	t.mu.Lock()
+	for _, set := range t.byPeer {
+		var reason event.Reason
+		var detail string
+		asked := false
+		for c := range set {
+			if !asked {
+				reason, detail = pick(c.Peer)
+				asked = true
+			}
+			if reason == "" {
+				break
+			}
+			all = append(all, retired{c, reason, detail})
+		}
+	}
+	t.mu.Unlock()
+	n := 0
+	for _, r := range all {
+		if r.conn.Retire(r.reason, r.detail, patience) {
+			n++
+		}
+	}
+	return n
+}

@@ -43,8 +43,9 @@ type Conn struct {
 	// belong to whoever serves the connection, and are read by others.
 	BytesIn, BytesOut, Requests atomic.Uint64
 
-	phase atomic.Uint32 // what it waits for: see Phase
-	watch watch         // the sweeper's own notes
+	phase    atomic.Uint32 // what it waits for: see Phase
+	retiring atomic.Bool   // no further request is invited: see Retire
+	watch    watch         // the sweeper's own notes
 
 	mu     sync.Mutex
 	ended  bool         // End ran
@@ -274,8 +275,36 @@ func (c *Conn) Event(kind event.Kind) event.Connection {
 }
 
 // Draining reports whether the server is shutting down, so that no further
-// request should be invited.
-func (c *Conn) Draining() bool { return c.server.draining.Load() }
+// request should be invited; or that this connection was retired.
+func (c *Conn) Draining() bool { return c.server.draining.Load() || c.retiring.Load() }
+
+// Retire ends the connection in good order: at once when it is between
+// requests, else after the present one, and after patience in any case. It
+// reports whether the connection was alive and not retired before.
+func (c *Conn) Retire(reason event.Reason, detail string, patience time.Duration) bool {
+	if c.retiring.Swap(true) {
+		return false
+	}
+	c.mu.Lock()
+	if c.ended || c.reason != "" {
+		c.mu.Unlock()
+		return false
+	}
+	parked := c.server.poller.remove(c)
+	if parked {
+		c.reason, c.detail = reason, detail
+	}
+	c.mu.Unlock()
+	if parked {
+		c.End(reason, detail)
+		return true
+	}
+	if reads := c.rec.reads.Load(); reads%2 == 1 && Phase(c.phase.Load()) == PhaseIdle {
+		c.rec.poke(reads)
+	}
+	time.AfterFunc(patience, func() { c.Kill(reason, detail) }) // does nothing to one that has ended
+	return true
+}
 
 func addrPort(a net.Addr) netip.AddrPort {
 	if t, ok := a.(*net.TCPAddr); ok {

@@ -20,6 +20,7 @@ package keyring
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -43,6 +44,11 @@ import (
 type Options struct {
 	Log *slog.Logger
 	Now func() time.Time
+
+	// For the provider internal; without an Issuer there is no such one.
+	Issuer    Issuer
+	ServiceID string
+	StateDir  string // key and certificate are kept in a directory "keyring"
 }
 
 // Snapshot is a certificate as it serves. It is never changed; the next one
@@ -73,19 +79,24 @@ type Keyring struct {
 	current atomic.Pointer[Snapshot]
 	moved   chan struct{} // cap 1: the files to watch are others now
 
-	mu     sync.Mutex // guards what follows, and makes loads one at a time
-	cfg    config.ServerCert
-	err    error // of the last load
-	since  time.Time
-	warned string // the key warning that was logged
-	swaps  uint64
-	fails  uint64
+	issuer    Issuer
+	serviceID string
+	stateDir  string
+
+	mu      sync.Mutex // guards what follows, and makes loads one at a time
+	cfg     config.ServerCert
+	err     error // of the last load
+	since   time.Time
+	warned  string // the key warning that was logged
+	alarmed alarmStage
+	swaps   uint64
+	fails   uint64
 }
 
 // New loads the certificate. It fails when the files cannot be used, or when
 // the provider is one that does not read files.
 func New(cfg config.ServerCert, o Options) (*Keyring, error) {
-	k := &Keyring{log: o.Log, now: o.Now, moved: make(chan struct{}, 1)}
+	k := &Keyring{log: o.Log, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -98,12 +109,20 @@ func New(cfg config.ServerCert, o Options) (*Keyring, error) {
 	return k, nil
 }
 
-// Current is the certificate that serves. It is never nil.
+// Current is the certificate that serves; nil while there is none yet, which
+// happens with the provider internal only.
 func (k *Keyring) Current() *Snapshot { return k.current.Load() }
 
-// GetCertificate is for tls.Config. It never fails and never waits.
+// ErrNone is what a handshake fails with while there is no certificate yet.
+var ErrNone = errors.New("there is no server certificate yet")
+
+// GetCertificate is for tls.Config. It never waits, and fails only while there
+// is no certificate yet.
 func (k *Keyring) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return k.Current().Certificate, nil
+	if s := k.Current(); s != nil {
+		return s.Certificate, nil
+	}
+	return nil, ErrNone
 }
 
 // Run watches the files and takes up what changes, until ctx is done. It
@@ -127,11 +146,32 @@ func (k *Keyring) watch(ctx context.Context) {
 		}
 	})
 	k.mu.Lock()
-	files := []string{k.cfg.CertFile, k.cfg.KeyFile}
+	cfg := k.cfg
 	k.mu.Unlock()
-	filewatch.Watch(ctx, k.log, files, k.refresh)
+	switch cfg.Provider {
+	case config.ProviderInternal:
+		k.keepIssued(ctx, cfg)
+	case config.ProviderCommercial:
+		wg.Go(func() { k.keepAlarming(ctx) })
+		fallthrough
+	default:
+		filewatch.Watch(ctx, k.log, []string{cfg.CertFile, cfg.KeyFile}, k.refresh)
+	}
 	cancel()
 	wg.Wait()
+}
+
+func (k *Keyring) keepAlarming(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		k.alarm(k.Current())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // refresh looks at the present files again. What is wrong with them is in the
@@ -150,7 +190,7 @@ func (k *Keyring) Reload(cfg config.ServerCert) error {
 	if err := k.load(cfg); err != nil {
 		return err
 	}
-	if cfg.CertFile != k.cfg.CertFile || cfg.KeyFile != k.cfg.KeyFile {
+	if cfg.Provider != k.cfg.Provider || cfg.CertFile != k.cfg.CertFile || cfg.KeyFile != k.cfg.KeyFile || !slices.Equal(cfg.Domains, k.cfg.Domains) {
 		select {
 		case k.moved <- struct{}{}:
 		default:
@@ -163,7 +203,10 @@ func (k *Keyring) Reload(cfg config.ServerCert) error {
 // load reads the files and swaps when they hold something new that may serve.
 // The caller holds mu.
 func (k *Keyring) load(cfg config.ServerCert) error {
-	next, err := read(cfg)
+	next, err := k.read(cfg)
+	if errors.Is(err, errNotYet) {
+		return nil // Run has it issued; until then what is there serves on
+	}
 	if err == nil {
 		err = k.mayReplace(next)
 	}
@@ -171,8 +214,15 @@ func (k *Keyring) load(cfg config.ServerCert) error {
 		k.failed(cfg, err)
 		return err
 	}
+	k.serve(next, cfg)
+	return nil
+}
+
+// serve takes a snapshot into service. The caller holds mu.
+func (k *Keyring) serve(next *Snapshot, cfg config.ServerCert) {
+	file := next.Files[0]
 	if k.err != nil {
-		k.log.Info("server certificate files are well again", event.KeyFile, cfg.CertFile)
+		k.log.Info("the server certificate is well again", event.KeyFile, file)
 		k.err, k.since = nil, time.Time{}
 	}
 	if next.keyWarning != k.warned && next.keyWarning != "" {
@@ -185,17 +235,16 @@ func (k *Keyring) load(cfg config.ServerCert) error {
 			next.LoadedAt = old.LoadedAt // the certificate is the same one
 			k.current.Store(next)
 		}
-		return nil
+		return
 	}
 	next.LoadedAt = k.now()
 	k.current.Store(next)
 	k.swaps++
-	k.log.Info("server certificate in service", event.KeyFile, cfg.CertFile, event.KeyFinger, next.Fingerprint,
+	k.log.Info("server certificate in service", event.KeyFile, file, event.KeyFinger, next.Fingerprint,
 		event.KeyNotAfter, next.Leaf.NotAfter)
 	if err := outsideDates(next.Leaf, k.now()); err != nil {
-		k.log.Error("no client will accept the server certificate", event.KeyFile, cfg.CertFile, event.KeyError, err)
+		k.log.Error("no client will accept the server certificate", event.KeyFile, file, event.KeyError, err)
 	}
-	return nil
 }
 
 // failed notes an error. A fault that lasts is seen by every look at the files
@@ -209,8 +258,11 @@ func (k *Keyring) failed(cfg config.ServerCert, err error) {
 		k.since = k.now()
 	}
 	k.err = err
-	if k.Current() != nil {
+	switch {
+	case k.Current() != nil:
 		k.log.Error("server certificate not replaced, the old one serves on", event.KeyFile, cfg.CertFile, event.KeyError, err)
+	case cfg.Provider == config.ProviderInternal:
+		k.log.Error("there is no server certificate, nobody can connect", event.KeyError, err)
 	}
 }
 
@@ -220,6 +272,9 @@ func (k *Keyring) Health() Health {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.Current()
+	if s == nil {
+		return Health{Err: cmp.Or(k.err, errNotYet), Since: k.since, Swaps: k.swaps, Fails: k.fails}
+	}
 	h := Health{Err: k.err, Since: k.since, Warning: s.keyWarning, Swaps: k.swaps, Fails: k.fails}
 	if err := outsideDates(s.Leaf, k.now()); err != nil {
 		if h.Err == nil {
@@ -237,9 +292,12 @@ func (k *Keyring) Health() Health {
 }
 
 // read builds a snapshot from the files of a configuration.
-func read(cfg config.ServerCert) (*Snapshot, error) {
+func (k *Keyring) read(cfg config.ServerCert) (*Snapshot, error) {
+	if cfg.Provider == config.ProviderInternal && k.issuer != nil {
+		return k.readInternal(cfg)
+	}
 	if cfg.Provider != config.ProviderFiles && cfg.Provider != config.ProviderCommercial {
-		return nil, fmt.Errorf("server certificate: provider %q does not read files", cfg.Provider)
+		return nil, fmt.Errorf("server certificate: provider %q needs what is not here", cfg.Provider)
 	}
 	pair, err := pki.LoadKeyPair(cfg.CertFile, cfg.KeyFile)
 	if err != nil {

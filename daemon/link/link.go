@@ -30,6 +30,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/config"
@@ -79,6 +80,8 @@ type Link struct {
 	mu    sync.Mutex // guards what follows
 	state State
 	ready chan struct{} // closed when the log was current once
+
+	joined chan struct{} // closed when the host is a node
 }
 
 // State is how the link is.
@@ -98,7 +101,7 @@ const queueSize = 4096
 // New opens the link's state and takes what is on disk into force. Nothing is
 // sent before Run.
 func New(o Options) (*Link, error) {
-	l := &Link{o: o, log: o.Log, now: o.Now, dir: dir{filepath.Join(o.StateDir, "hub")}, queue: make(chan *hubv1.Event, queueSize), ready: make(chan struct{})}
+	l := &Link{o: o, log: o.Log, now: o.Now, dir: dir{filepath.Join(o.StateDir, "hub")}, queue: make(chan *hubv1.Event, queueSize), ready: make(chan struct{}), joined: make(chan struct{})}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -243,10 +246,13 @@ func (l *Link) Record(e *hubv1.Event) {
 	}
 }
 
-// Issue asks the Hub for a certificate, as the node.
+// Issue asks the Hub for a certificate, as the node. It waits until the host has
+// enrolled.
 func (l *Link) Issue(ctx context.Context, r *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
-	if l.node.Load() == nil {
-		return nil, errors.New("this host has not enrolled with its Hub yet")
+	select {
+	case <-l.joined:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -269,6 +275,7 @@ func (l *Link) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	close(l.joined)
 	var tasks sync.WaitGroup
 	for what, task := range map[string]func(context.Context) error{
 		"follow the Hub's revocations": l.watchRevocations,
@@ -356,6 +363,7 @@ func (l *Link) enrolled(ctx context.Context) error {
 		return err
 	}
 	l.node.Store(n)
+	_ = os.Remove(l.dir.file(hub.JoinTokenFile)) // used up; one that stays is of no use to anybody
 	l.setTrust(t)
 	if l.journal == nil {
 		j, log, err := l.dir.openJournal(t.keys, l.now())
@@ -386,7 +394,11 @@ func (l *Link) enrolClient() (*hubclient.Client, string, error) {
 		text = strings.TrimSpace(string(raw))
 	}
 	if text == "" {
-		return nil, "", errors.New("there is no join token: run tlsmcp hub join, or set hub.auth_token_file")
+		raw, err := os.ReadFile(l.dir.file(hub.JoinTokenFile))
+		if err != nil {
+			return nil, "", errors.New("there is no join token: run tlsmcp hub join, or set hub.auth_token_file")
+		}
+		text = strings.TrimSpace(string(raw))
 	}
 	token, err := jointoken.Parse(text)
 	if err != nil {
@@ -395,7 +407,16 @@ func (l *Link) enrolClient() (*hubclient.Client, string, error) {
 	if token.Kind != jointoken.Join {
 		return nil, "", errors.New("the token is a bearer token; joining takes a join token: tlsmcp hub token create --join SERVICE")
 	}
-	c, err := hubclient.New(hubclient.Options{URL: l.o.Hub.URL, RootHash: &token.Root})
+	o := hubclient.Options{URL: l.o.Hub.URL, RootHash: &token.Root}
+	if l.o.Hub.CAFile != "" {
+		// The operator said by what to know the Hub; the token does not widen it.
+		roots, err := pki.LoadBundle(l.o.Hub.CAFile)
+		if err != nil {
+			return nil, "", fmt.Errorf("hub.ca_file: %w", err)
+		}
+		o.RootHash, o.Roots = nil, func() []*x509.Certificate { return roots }
+	}
+	c, err := hubclient.New(o)
 	return c, text, err
 }
 
@@ -522,6 +543,9 @@ func (l *Link) send(ctx context.Context, batch []*hubv1.Event) (time.Duration, e
 	}
 	return min(wait, time.Minute), nil
 }
+
+// EventID makes an id that sorts by time.
+func EventID(at time.Time) string { return fmt.Sprintf("%015x-%016x", at.UnixMicro(), rand.Uint64()) }
 
 // Stamp is a time as events have it.
 func Stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

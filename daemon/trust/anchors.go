@@ -13,6 +13,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/revoke"
 )
 
@@ -177,6 +178,11 @@ func (s *caSet) chainOf(p *identity.Peer) *chain {
 	}
 	anchor := p.Chain[ch.own]
 	ch.links = append(ch.links, s.above[sha256.Sum256(anchor.Raw)]...)
+	for i := range ch.links {
+		l := &ch.links[i]
+		ch.hub = append(ch.hub, hubLink{revlog.KeyID(l.Issuer.RawSubjectPublicKeyInfo), l.Cert.SerialNumber.Text(16)})
+	}
+	ch.names = revlog.NamesOf(p)
 	return ch
 }
 
@@ -199,7 +205,7 @@ func explain(presented []*x509.Certificate, err error, now time.Time) *Refusal {
 			}
 		}
 		return &Refusal{Reason: event.UnknownCA,
-			Detail: fmt.Sprintf("certificate of %q was issued by %q, and does not lead to a CA in mtls.ca_file", nameOf(leaf), leaf.Issuer)}
+			Detail: fmt.Sprintf("certificate of %q was issued by %q, and does not lead to a CA that is trusted here", nameOf(leaf), leaf.Issuer)}
 	}
 	return bad(leaf, "cannot be verified: %v", err)
 }

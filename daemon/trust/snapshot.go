@@ -29,6 +29,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/revoke"
 )
 
@@ -41,6 +42,10 @@ type Snapshot struct {
 	set      *revoke.Set
 	strict   bool
 	maxStale time.Duration
+
+	callers *identity.Rules // of the Hub's policy; nil: none
+	revlog  *revlog.Log     // the Hub's; nil: there is no Hub
+	hubKeys map[string]bool // key ids of the Hub's CAs
 }
 
 // Admission is a yes.
@@ -54,6 +59,10 @@ type Refusal struct {
 	Reason event.Reason
 	Detail string         // a sentence
 	Peer   *identity.Peer // nil when the chain was not verified
+
+	// Drain tells that it was revoked because another took its place: a
+	// connection that is open may finish what it is doing.
+	Drain bool
 
 	aboutLeaf bool // Revoked: it is the client's own certificate
 }
@@ -155,6 +164,9 @@ func (s *Snapshot) judge(ch *chain, now time.Time) (rule string, _ *Refusal) {
 	if r := ch.outOfDate(now); r != nil {
 		return "", r
 	}
+	if r := s.revokedByHub(ch, now); r != nil {
+		return "", r
+	}
 	p := revoke.Policy{Now: now, MaxAge: s.maxStale}
 	for i := range ch.links {
 		l := &ch.links[i]
@@ -165,11 +177,16 @@ func (s *Snapshot) judge(ch *chain, now time.Time) (rule string, _ *Refusal) {
 		// What is above the anchor is looked at, because a CA file may hold an
 		// intermediate beside its root; but its freshness is not asked for: the
 		// anchor is trusted as it is.
-		if s.strict && i < ch.own && !st.Fresh {
+		if s.strict && i < ch.own && !st.Fresh && !s.hubFresh(ch.hub[i].issuer, now) {
 			return "", s.stale(ch, l, st, now)
 		}
 	}
 	rule, reason, detail := s.rules.Allow(ch.peer)
+	if reason == event.NotAllowed && s.callers != nil {
+		if rule, no, _ := s.callers.Allow(ch.peer); no == "" {
+			return "policy " + rule, nil
+		}
+	}
 	if reason != "" {
 		return "", &Refusal{Reason: reason, Detail: detail, Peer: ch.peer}
 	}
@@ -196,6 +213,8 @@ type chain struct {
 	peer  *identity.Peer
 	links []revoke.Link // each certificate with its issuer, leaf first, then what is above the anchor
 	own   int           // how many of links are the chain's own
+	hub   []hubLink     // links as the Hub's log names them
+	names []revlog.Name // what the leaf answers to
 }
 
 // final tells that a refusal is about the leaf itself, so that no other chain

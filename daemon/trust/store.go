@@ -17,6 +17,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/revoke"
 )
 
@@ -27,6 +28,9 @@ type Options struct {
 	// StateDir is where downloads are kept, in a directory "crl"; empty: in
 	// memory only.
 	StateDir string
+	// Hub tells that there is a Hub: mtls.ca_file may be empty then, and nobody
+	// is trusted until the Hub has said whom.
+	Hub bool
 }
 
 // defaultRefresh is for a configuration that does not say how often.
@@ -44,9 +48,13 @@ type Store struct {
 	isReady sync.Once
 	restart chan struct{} // capacity 1: Run must look at its sources again
 
-	mu    sync.Mutex // guards what follows, and the making of snapshots
-	cfg   config.MTLS
-	parts parts
+	withHub bool
+
+	mu     sync.Mutex // guards what follows, and the making of snapshots
+	cfg    config.MTLS
+	parts  parts
+	hub    hubWord
+	revlog *revlog.Log
 }
 
 // parts are what a snapshot is made from. It is copied to prepare a reload; the
@@ -80,6 +88,7 @@ func New(cfg config.MTLS, o Options) (*Store, error) {
 		changes: make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 		restart: make(chan struct{}, 1),
+		withHub: o.Hub,
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -142,11 +151,15 @@ func (s *Store) prepare(cfg config.MTLS, old parts) (parts, error) {
 	if cfg.Mode != config.MTLSRequired && cfg.Mode != config.MTLSOptional {
 		return p, fmt.Errorf("mtls.mode %q is not known", cfg.Mode)
 	}
-	if cfg.CAFile == "" {
+	switch {
+	case cfg.CAFile != "":
+		if p.cas, err = loadCAs(cfg.CAFile); err != nil {
+			return p, err
+		}
+	case s.withHub:
+		p.cas = newCASet(s.hub.cas)
+	default:
 		return p, errors.New("mtls.ca_file is not set: there is nobody to trust")
-	}
-	if p.cas, err = loadCAs(cfg.CAFile); err != nil {
-		return p, err
 	}
 	if old.cas != nil && old.cas.digest == p.cas.digest {
 		p.cas = old.cas // with all that was verified under it
@@ -235,6 +248,9 @@ func (s *Store) publish() {
 		set:      revoke.NewSet(entries),
 		strict:   s.cfg.Strict,
 		maxStale: s.cfg.MaxStaleness,
+		callers:  s.hub.callers,
+		revlog:   s.revlog,
+		hubKeys:  s.hub.keys,
 	})
 	select {
 	case s.changes <- struct{}{}:
@@ -260,7 +276,7 @@ func (s *Store) watch(ctx context.Context) {
 
 	s.mu.Lock()
 	var files, urls []string
-	if s.cfg.Mode != config.MTLSDisabled {
+	if s.cfg.Mode != config.MTLSDisabled && s.cfg.CAFile != "" {
 		files = append(files, s.cfg.CAFile)
 	}
 	for _, src := range s.parts.files {
@@ -298,7 +314,10 @@ func (s *Store) readFiles() {
 		return
 	}
 	now, changed := s.now(), false
-	cas, err := loadCAs(s.cfg.CAFile)
+	cas, err := s.parts.cas, error(nil)
+	if s.cfg.CAFile != "" {
+		cas, err = loadCAs(s.cfg.CAFile)
+	}
 	if err == nil && cas.digest != s.parts.cas.digest {
 		s.parts.cas, changed = cas, true
 		s.log.Info("client CAs reloaded", event.KeyFile, s.cfg.CAFile, event.KeyCount, len(cas.certs))
@@ -420,9 +439,15 @@ func (s *Store) Health() []Status {
 		return nil
 	}
 	now := s.now()
-	ca := Status{Source: "ca_file " + s.cfg.CAFile, OK: s.parts.caCond.err == nil, Since: s.parts.caCond.since, Entries: len(s.parts.cas.certs)}
+	from := "ca_file " + s.cfg.CAFile
+	if s.cfg.CAFile == "" {
+		from = "the Hub's CAs"
+	}
+	ca := Status{Source: from, OK: s.parts.caCond.err == nil, Since: s.parts.caCond.since, Entries: len(s.parts.cas.certs)}
 	if err := s.parts.caCond.err; err != nil {
 		ca.Detail = err.Error()
+	} else if len(s.parts.cas.certs) == 0 {
+		ca.OK, ca.Detail = false, "the Hub has not said yet whom to trust: nobody is let in"
 	} else if i := slices.IndexFunc(s.parts.cas.certs, func(c *x509.Certificate) bool { return now.After(c.NotAfter) }); i >= 0 {
 		c := s.parts.cas.certs[i]
 		ca.Detail = fmt.Sprintf("CA %q expired %s", nameOf(c), ago(now, c.NotAfter))

@@ -73,7 +73,7 @@ func TestEveryReasonOfACertificate(t *testing.T) {
 		{"an old root in the CA file", client(t, oldRoot, pki.LeafOptions{CommonName: "x"}), event.Expired, `CA certificate "old root" above "x" expired 2h ago`},
 		{"no certificate", nil, event.NoCertificate, "no certificate"},
 		{"another CA with the same name", client(t, other, named(pki.LeafOptions{})), event.UnknownCA, `"payment-api" was issued by "CN=root"`},
-		{"an intermediate that is not sent along", client(t, mid, pki.LeafOptions{CommonName: "x"})[:1], event.UnknownCA, "mtls.ca_file"},
+		{"an intermediate that is not sent along", client(t, mid, pki.LeafOptions{CommonName: "x"})[:1], event.UnknownCA, "a CA that is trusted here"},
 		{"a leaf as a CA", client(t, asCA, pki.LeafOptions{CommonName: "x"}), event.UnknownCA, ""},
 		{"expired", client(t, root, named(pki.LeafOptions{NotBefore: now.Add(-5 * hour), NotAfter: now.Add(-3*hour - time.Minute)})), event.Expired,
 			`certificate of "payment-api" expired 3h ago (` + now.Add(-3*hour-time.Minute).UTC().Format(time.RFC3339)},

@@ -85,3 +85,7 @@ func moment(t *timestamppb.Timestamp) time.Time {
 // NodeHeader names the node that a sidecar on the Hub's own host is, on the
 // Unix socket. It counts for the user who enrolled that node only.
 const NodeHeader = "Tlsmcp-Node"
+
+// JoinTokenFile is where, in the directory "hub" of a sidecar's state, `tlsmcp
+// hub join` leaves the token for the sidecar to enrol with.
+const JoinTokenFile = "join-token"

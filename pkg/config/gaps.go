@@ -25,34 +25,11 @@ func gaps() []gap {
 	}
 	const useFiles = `use server_cert.provider = "files" with cert_file and key_file`
 	return []gap{
-		{key: "hub.url", needs: func(c *Config) bool { return c.Hub.Kind != HubNone },
-			would: "it would enrol this sidecar with the Hub, report to it and follow its revocations and policy",
-			hint:  `set hub.url = "none" to run without a Hub`},
-		{key: "mtls.ca_file", blocks: true,
-			needs: func(c *Config) bool {
-				return c.MTLS.Mode != MTLSDisabled && c.MTLS.CAFile == "" && c.Hub.Kind != HubNone
-			},
-			would: "while it is empty, the Hub's CA would decide which client certificates to trust",
-			hint:  "name the PEM bundle of the client CAs"},
 		{key: "mtls.ocsp", blocks: true, needs: func(c *Config) bool { return c.MTLS.OCSP != "off" },
 			would: "it would ask the CA's OCSP responder about each client certificate",
 			hint:  `use mtls.ocsp = "off" and crl_files or crl_urls`},
-		{key: "mtls.revocation_mode", blocks: true,
-			needs: func(c *Config) bool {
-				m := &c.MTLS
-				return m.Strict && len(m.CRLFiles)+len(m.CRLURLs) == 0 && m.OCSP == "off" && c.Hub.Kind != HubNone
-			},
-			would: "strict with no CRL would rely on the Hub's revocations alone",
-			hint:  "set crl_files or crl_urls, or use best_effort"},
-		{key: "server_cert.provider", blocks: true, needs: provider(ProviderInternal),
-			would: "internal would have the Hub issue the server certificate", hint: useFiles},
 		{key: "server_cert.provider", blocks: true, needs: provider(ProviderLetsEncrypt),
 			would: "letsencrypt would get and renew the server certificate by ACME", hint: useFiles},
-		{key: "server_cert.provider", needs: provider(ProviderCommercial),
-			would: "commercial would raise an alarm before the certificate expires; the files themselves are served"},
-		{key: "server_cert.auto_renew", would: "it would renew the server certificate before it expires"},
-		{key: "server_cert.renew_before", would: "it would set when the server certificate is renewed"},
-		{key: "server_cert.domains", would: "it would name the domains of a certificate from ACME or the Hub"},
 		{key: "server_cert.acme_directory", would: "it would name the ACME server"},
 		{key: "server_cert.acme_email", would: "it would be the contact of the ACME account"},
 		{key: "server_cert.acme_ca_file", would: "it would be the trust for a private ACME server"},

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/ipc/hubjson"
+	"cyphers.ai/tlsmcp/pkg/pki"
+)
+
+func newCertIssue(s stdio, h *hubConn) *cobra.Command {
+	r := &hubv1.IssueCertificateRequest{}
+	var out, csrFile string
+	var hosts []string
+	var force bool
+	cmd := &cobra.Command{Use: "issue", Short: "Get a certificate from the Hub",
+		Long: `issue makes a private key here, has the Hub sign a certificate for it, and writes
+three files: SERVICE.key (mode 0600), SERVICE.crt (the chain, leaf first) and
+ca.crt (the Hub's root). With --csr the key stays where it is, and the chain is
+printed.`,
+		Example: `  tlsmcp cert issue --type client --service payment-api --ttl 24h --out certs
+  tlsmcp cert issue --type server --service web --host web.prod.example`,
+		Args: atMost(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if r.GetServiceId() == "" {
+				return usageError(cmd, "--service is missing: whose certificate is it?")
+			}
+			if csrFile != "" {
+				return issueForCSR(cmd, s, h, r, csrFile)
+			}
+			files := pairFiles{filepath.Join(out, r.GetServiceId()+".crt"), filepath.Join(out, r.GetServiceId()+".key")}
+			if !force {
+				for _, f := range []string{files.cert, files.key} {
+					if _, err := os.Lstat(f); !errors.Is(err, fs.ErrNotExist) {
+						return &failure{exitUsage, fmt.Errorf("%s is there already", f), "use another --out, or --force to replace it"}
+					}
+				}
+			}
+			key, csr, err := pki.NewRequest(r.GetServiceId(), hosts...)
+			if err != nil {
+				return err
+			}
+			r.Csr = string(csr)
+			c, err := call(cmd.Context(), h, issueCall, r)
+			if err != nil {
+				return err
+			}
+			keyPEM, err := pki.EncodeKey(key)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(out, 0o755); err != nil {
+				return err
+			}
+			trust, err := call(cmd.Context(), h, trustCall, &hubv1.GetTrustRequest{})
+			if err != nil {
+				return err
+			}
+			root := filepath.Join(out, "ca.crt")
+			if err := errors.Join(files.write(keyPEM, c.GetChain()), pki.WriteFileAtomic(root, []byte(trust.GetRoots()), 0o644)); err != nil {
+				return err
+			}
+			return h.print(s, c, func() error {
+				_, err := fmt.Fprintf(s.out, "%s certificate of %s, good for %s\n  identity  %s\n  id        %s\n  chain     %s\n  key       %s\n  root      %s\n",
+					c.GetType(), c.GetServiceId(), left(c.GetNotAfter()), c.GetIdentity(), c.GetId(), files.cert, files.key, root)
+				return err
+			})
+		}}
+	f := cmd.Flags()
+	f.StringVar(&r.Type, "type", "client", "client, server or agent")
+	f.StringVar(&r.ServiceId, "service", "", "whose certificate it is")
+	f.StringVar(&r.Ttl, "ttl", "", `how long it is good, such as "24h" or "30d" (default: the policy's)`)
+	f.StringVar(&out, "out", ".", "directory for the files")
+	f.StringSliceVar(&hosts, "host", nil, "host name or address that a server certificate names; the policy must allow it")
+	f.StringVar(&csrFile, "csr", "", "certificate signing request in PEM, for a key that is elsewhere")
+	f.BoolVar(&force, "force", false, "replace files that are there")
+	return cmd
+}
+
+func issueCall(c *hubclient.Client) func(context.Context, *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
+	return c.IssueCertificate
+}
+
+func trustCall(c *hubclient.Client) func(context.Context, *hubv1.GetTrustRequest) (*hubv1.Trust, error) {
+	return c.GetTrust
+}
+
+func issueForCSR(cmd *cobra.Command, s stdio, h *hubConn, r *hubv1.IssueCertificateRequest, file string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return &failure{exitUsage, err, "--csr names a certificate signing request in PEM"}
+	}
+	r.Csr = string(raw)
+	c, err := call(cmd.Context(), h, issueCall, r)
+	if err != nil {
+		return err
+	}
+	return h.print(s, c, func() error {
+		_, err := fmt.Fprint(s.out, c.GetChain())
+		return err
+	})
+}
+
+// pairFiles are the files of a certificate and its key.
+type pairFiles struct{ cert, key string }
+
+// write replaces both. Who watches them sees a pair that does not fit for a
+// moment, and waits for the second.
+func (p pairFiles) write(key []byte, chain string) error {
+	return errors.Join(pki.WriteFileAtomic(p.key, key, 0o600), pki.WriteFileAtomic(p.cert, []byte(chain), 0o644))
+}
+
+// renewal is `tlsmcp cert renew`.
+type renewal struct {
+	s     stdio
+	h     *hubConn
+	files pairFiles
+	ttl   string
+	watch bool
+	exec  string
+}
+
+func newCertRenew(s stdio, h *hubConn) *cobra.Command {
+	v := &renewal{s: s, h: h}
+	cmd := &cobra.Command{Use: "renew", Short: "Renew a certificate in its files, once or for good",
+		Long: `renew replaces the certificate in --cert and the key in --key by new ones with the
+same names. With --watch it goes on: it renews when a third of the lifetime is
+left, tries again until it works, and runs --exec after each.`,
+		Example: `  tlsmcp cert renew --cert web.crt --key web.key --watch --exec 'systemctl reload nginx'`,
+		Args:    atMost(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if v.files.cert == "" || v.files.key == "" {
+				return usageError(cmd, "--cert and --key name the files to renew")
+			}
+			if v.watch {
+				return v.keep(cmd.Context())
+			}
+			_, err := v.once(cmd.Context())
+			return err
+		}}
+	f := cmd.Flags()
+	f.StringVar(&v.files.cert, "cert", "", "file of the chain")
+	f.StringVar(&v.files.key, "key", "", "file of the private key")
+	f.StringVar(&v.ttl, "ttl", "", "how long the new one is good (default: the policy's)")
+	f.BoolVar(&v.watch, "watch", false, "keep the files fresh until stopped")
+	f.StringVar(&v.exec, "exec", "", "command to run after each renewal, by sh -c")
+	return cmd
+}
+
+func (v *renewal) leaf() (*x509.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(v.files.cert, v.files.key)
+	if err != nil {
+		return nil, &failure{exitUsage, err, "--cert and --key name a pair that tlsmcp cert issue wrote"}
+	}
+	return pair.Leaf, nil
+}
+
+func (v *renewal) once(ctx context.Context) (*x509.Certificate, error) {
+	old, err := v.leaf()
+	if err != nil {
+		return nil, err
+	}
+	key, csr, err := pki.NewRequest(old.Subject.CommonName)
+	if err != nil {
+		return nil, err
+	}
+	c, err := call(ctx, v.h, func(c *hubclient.Client) func(context.Context, *hubv1.RenewCertificateRequest) (*hubv1.Certificate, error) {
+		return c.RenewCertificate
+	}, &hubv1.RenewCertificateRequest{Id: old.SerialNumber.Text(16), Csr: string(csr), Ttl: v.ttl})
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := pki.EncodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.files.write(keyPEM, c.GetChain()); err != nil {
+		return nil, err
+	}
+	err = v.h.print(v.s, c, func() error {
+		_, err := fmt.Fprintf(v.s.out, "%s renewed, good for %s (id %s)\n", v.files.cert, left(c.GetNotAfter()), c.GetId())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if v.exec != "" {
+		cmd := exec.CommandContext(ctx, "sh", "-c", v.exec)
+		cmd.Stdout, cmd.Stderr = v.s.out, v.s.err
+		if err := cmd.Run(); err != nil {
+			return nil, &failure{exitRefused, fmt.Errorf("the certificate is renewed; --exec %q: %w", v.exec, err), ""}
+		}
+	}
+	return v.leaf()
+}
+
+// keep renews in time, for good.
+func (v *renewal) keep(ctx context.Context) error {
+	leaf, err := v.leaf()
+	if err != nil {
+		return err
+	}
+	pause := time.Second
+	for {
+		life := leaf.NotAfter.Sub(leaf.NotBefore)
+		wait := time.Until(leaf.NotBefore.Add(life * 2 / 3))
+		if wait <= 0 {
+			next, err := v.once(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err == nil {
+				leaf, pause = next, time.Second
+				continue
+			}
+			fmt.Fprintf(v.s.err, "tlsmcp: not renewed, it will be tried again: %s\n", err)
+			if again, lerr := v.leaf(); lerr == nil {
+				leaf = again // --exec failed, not the renewal
+			}
+			wait, pause = pause/2+rand.N(pause), min(2*pause, 5*time.Minute)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(wait, time.Minute)): // a clock that jumps is noticed
+		}
+	}
+}
+
+// spread is how long a revocation took to be everywhere, by this host's clock.
+func spread(done *hubv1.Revocation, _ *hubv1.RevocationProgress) time.Duration {
+	return time.Since(done.GetRevokedAt().AsTime()).Round(time.Millisecond)
+}
+
+// printRevocationJSON writes what was done and, when it was waited for, how far
+// it has spread, as one object.
+func printRevocationJSON(s stdio, done *hubv1.Revocation, p *hubv1.RevocationProgress) error {
+	raw, err := hubjson.Marshal(done)
+	if err != nil {
+		return err
+	}
+	out := map[string]any{}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return err
+	}
+	if p != nil {
+		out["connected"], out["applied"], out["cut"] = p.GetConnected(), p.GetApplied(), p.GetCut()
+		out["duration_ms"] = float64(spread(done, p).Microseconds()) / 1000
+	}
+	enc := json.NewEncoder(s.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/ipc/hubjson"
+	"cyphers.ai/tlsmcp/pkg/jointoken"
+	"cyphers.ai/tlsmcp/pkg/pki"
+)
+
+// defaultHubSocket is where a Hub on this host listens.
+const defaultHubSocket = "/run/tlsmcp-hub/hub.sock"
+
+// hubConn says which Hub a command asks, and as whom.
+type hubConn struct {
+	url, socket, tokenFile, caFile string
+	json                           bool
+}
+
+// flags adds the flags to a group of commands, and --json to each.
+func (h *hubConn) flags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&h.url, "hub", os.Getenv("TLSMCP_HUB"), `the Hub's URL, "https://HOST:PORT" (TLSMCP_HUB); without it the Hub on this host is asked`)
+	f.StringVar(&h.tokenFile, "token-file", os.Getenv("TLSMCP_TOKEN_FILE"), "file with a bearer token (TLSMCP_TOKEN_FILE; TLSMCP_TOKEN holds the token itself)")
+	f.StringVar(&h.caFile, "hub-ca", "", "PEM file with the Hub's root, instead of the root that the token names")
+	f.StringVar(&h.socket, "hub-socket", defaultHubSocket, "Unix socket of the Hub on this host")
+	f.BoolVar(&h.json, "json", false, "as JSON")
+}
+
+// token is the bearer token; empty when there is none.
+func (h *hubConn) token() (string, error) {
+	if h.tokenFile == "" {
+		return strings.TrimSpace(os.Getenv("TLSMCP_TOKEN")), nil
+	}
+	raw, err := os.ReadFile(h.tokenFile)
+	if err != nil {
+		return "", &failure{exitUsage, fmt.Errorf("token: %w", err), "name the file with --token-file"}
+	}
+	return strings.TrimSpace(string(raw)), nil
+}
+
+// connect makes a client.
+func (h *hubConn) connect() (*hubclient.Client, error) {
+	if h.url == "" {
+		return hubclient.New(hubclient.Options{Socket: h.socket})
+	}
+	text, err := h.token()
+	if err != nil {
+		return nil, err
+	}
+	o := hubclient.Options{URL: h.url, Token: text}
+	if text == "" {
+		return nil, &failure{exitUsage, errors.New("there is no token to ask the Hub with"), "make one with tlsmcp-hub token create, and name its file with --token-file"}
+	}
+	t, err := jointoken.Parse(text)
+	if err != nil {
+		return nil, &failure{exitUsage, err, "tlsmcp-hub token create makes a token"}
+	}
+	o.RootHash = &t.Root
+	if h.caFile != "" {
+		roots, err := pki.LoadBundle(h.caFile)
+		if err != nil {
+			return nil, &failure{exitUsage, err, "--hub-ca names the Hub's root in PEM"}
+		}
+		o.RootHash, o.Roots = nil, func() []*x509.Certificate { return roots }
+	}
+	c, err := hubclient.New(o)
+	if err != nil {
+		return nil, &failure{exitUsage, err, `write it like "https://hub.example:9443"`}
+	}
+	return c, nil
+}
+
+// explain turns what a call failed with into a failure.
+func (h *hubConn) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if p := hubclient.Problem(err); p != nil {
+		return &failure{exitRefused, errors.New(p.GetDetail()), p.GetHint()}
+	}
+	if hubclient.Unreachable(err) {
+		where, hint := h.url, "is tlsmcp-hub running there, and is the port open?"
+		if where == "" {
+			where, hint = h.socket, "is tlsmcp-hub running on this host? --hub URL asks another one"
+		}
+		return &failure{exitUnreachable, fmt.Errorf("the Hub at %s does not answer: %w", where, hubclient.Explain(err)), hint}
+	}
+	return &failure{exitRefused, hubclient.Explain(err), ""}
+}
+
+// call asks the Hub one thing.
+func call[Req, Res any](ctx context.Context, h *hubConn, method func(*hubclient.Client) func(context.Context, Req) (Res, error), r Req) (Res, error) {
+	var none Res
+	c, err := h.connect()
+	if err != nil {
+		return none, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	res, err := method(c)(ctx, r)
+	return res, h.explain(err)
+}
+
+// print writes a message as JSON, or by text.
+func (h *hubConn) print(s stdio, m proto.Message, text func() error) error {
+	if !h.json {
+		return text()
+	}
+	out, err := hubjson.MarshalIndent(m)
+	if err == nil {
+		_, err = fmt.Fprintf(s.out, "%s\n", out)
+	}
+	return err
+}
+
+// table writes rows in columns; the first is the head.
+func table(s stdio, rows [][]string) error {
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = cmp.Or(printable(cell), "-")
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	return w.Flush()
+}
+
+// printable takes what would move a terminal's cursor out of a text.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// when writes a time for a table.
+func when(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return t.AsTime().Local().Format("2006-01-02 15:04:05")
+}
+
+// left writes how long something is good still.
+func left(t *timestamppb.Timestamp) string {
+	d := time.Until(t.AsTime())
+	switch {
+	case d < 0:
+		return "over"
+	case d > 48*time.Hour:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	case d > time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return d.Round(time.Second).String()
+}
+
+// exactly allows n arguments.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError(cmd, "%s takes %s", cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}
