@@ -233,7 +233,8 @@ func (l *Link) State() State {
 	return st
 }
 
-// Ready is closed when the revocation log was current once.
+// Ready is closed when the revocation log was current once; or, on a host that
+// knows a log from before, when the Hub was asked once and did not answer.
 func (l *Link) Ready() <-chan struct{} { return l.ready }
 
 // Record queues an event for the Hub. It never waits: when the queue is full the
@@ -304,6 +305,9 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 		err = fmt.Errorf("%s: %w", what, hubclient.Explain(err))
 		l.mu.Lock()
 		l.state.Err = err
+		if l.revlog.Load().ID() != "" {
+			l.setReady()
+		}
 		l.mu.Unlock()
 		if l.now().Sub(began) > longest {
 			pause, said = shortest, "" // it worked for a while
@@ -318,6 +322,15 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, longest)
+	}
+}
+
+// setReady closes ready, once. The caller holds mu.
+func (l *Link) setReady() {
+	select {
+	case <-l.ready:
+	default:
+		close(l.ready)
 	}
 }
 

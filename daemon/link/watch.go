@@ -132,11 +132,7 @@ func (l *Link) connectedAt(head, sequence uint64) {
 	}
 	l.state.Err, l.state.Head = nil, max(head, sequence)
 	if sequence >= head {
-		select {
-		case <-l.ready:
-		default:
-			close(l.ready)
-		}
+		l.setReady()
 	}
 }
 

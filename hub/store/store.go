@@ -28,6 +28,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -137,11 +138,13 @@ func (s *Store) open(ctx context.Context) error {
 func (s *Store) openSQLite(path string) error {
 	// The file holds keys: nobody else may read it, nor what SQLite puts beside
 	// it, which takes the file's mode.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
+	// One that is there is not touched: to close a file drops every lock that
+	// the process has on it (fcntl(2)), those of another connection too.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err == nil {
+		err = f.Close()
 	}
-	if err := f.Close(); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)" +
@@ -162,6 +165,11 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := s.lockMigration()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	dialect, options := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger())}
 	if s.postgres {
 		// Replicas start together; one of them migrates.
@@ -183,6 +191,24 @@ func (s *Store) migrate(ctx context.Context) error {
 		s.log.Info("store migrated", event.KeySchema, m.Source.Version)
 	}
 	return nil
+}
+
+// lockMigration keeps other processes from migrating the same file: a Hub and a
+// command beside it may open it at the same moment. PostgreSQL has a lock of its
+// own. The lock is on a file beside it, for the reason in openSQLite.
+func (s *Store) lockMigration() (unlock func(), err error) {
+	path, isFile := strings.CutPrefix(s.url, "sqlite:")
+	if !isFile {
+		return func() {}, nil
+	}
+	f, err := os.OpenFile(path+".migrate", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 // Close ends the store.

@@ -19,10 +19,11 @@ import (
 	// the go command would not know that the result of the test depends on it,
 	// and would show the one of yesterday.
 	_ "cyphers.ai/tlsmcp/daemon"
+	_ "cyphers.ai/tlsmcp/hub"
 )
 
-// tlsmcpd is the daemon under test. TestMain sets it, once.
-var tlsmcpd string
+// The programs under test. TestMain sets them, once.
+var tlsmcpd, tlsmcpHub, tlsmcpCLI string
 
 func TestMain(m *testing.M) {
 	if job := os.Getenv(helperJob); job != "" {
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-// run builds the daemon and runs the tests.
+// run builds the programs and runs the tests.
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "tlsmcp-e2e-")
 	if err != nil {
@@ -39,11 +40,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	tlsmcpd = filepath.Join(dir, "tlsmcpd")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", tlsmcpd, "cyphers.ai/tlsmcp/cmd/tlsmcpd")
+	tlsmcpd, tlsmcpHub, tlsmcpCLI = filepath.Join(dir, "tlsmcpd"), filepath.Join(dir, "tlsmcp-hub"), filepath.Join(dir, "tlsmcp")
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", dir, "cyphers.ai/tlsmcp/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build tlsmcpd: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
 		return 1
 	}
 	// A missing tool is a failure here and not a skip: test/needs.sh installs it.
