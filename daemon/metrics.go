@@ -134,9 +134,7 @@ func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 		st := s.d.link.State()
 		gauge("tlsmcp_hub_connected", "1 when the Hub's revocation stream is up.", truth(st.Connected))
 		gauge("tlsmcp_hub_revocation_sequence", "The last entry of the Hub's revocation log that is in force.", float64(st.Sequence))
-		if !st.SignedAt.IsZero() {
-			gauge("tlsmcp_hub_signed_timestamp_seconds", "When the Hub last spoke about its revocation log.", float64(st.SignedAt.Unix()))
-		}
+		gauge("tlsmcp_hub_signed_timestamp_seconds", "When the Hub last spoke about its revocation log; 0 before it did.", float64(max(0, st.SignedAt.Unix())))
 	}
 
 	s.d.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"cyphers.ai/tlsmcp/daemon/link"
+	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
@@ -29,6 +31,10 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	s.d.metrics.event(event.Connection{Kind: event.Refused, Reason: event.NotTLS})
 	s.d.metrics.event(event.Connection{Kind: event.Closed, Reason: event.ClientClosed})
 
+	// And what is about the Hub when there is one.
+	if s.d.link, err = link.New(link.Options{Hub: config.Hub{Kind: config.HubLocal, Socket: "/nonexistent"}, StateDir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
 	families, err := s.d.metrics.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -138,6 +138,10 @@ func (s *Service) WatchEvents(ctx context.Context, r *hubv1.WatchEventsRequest, 
 	const again, batch = 2 * time.Second, 1000
 	f := store.EventFilter{ServiceID: r.GetServiceId(), Identity: r.GetIdentity(), Kind: r.GetKind(), Outcome: r.GetOutcome(), Scope: actor.Scope}
 	from := s.now()
+	// The headers go at once: who asked knows then from when on it sees all.
+	if err := st.Send(nil); err != nil {
+		return err
+	}
 	seen := map[[2]string]time.Time{}
 	woken, stop := s.store.Subscribe(store.Events)
 	defer stop()

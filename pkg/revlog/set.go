@@ -22,7 +22,7 @@ type nameKey struct {
 }
 
 // youngMax bounds what one addition copies.
-const youngMax = 64
+const youngMax = 16
 
 // grace is how long an entry outlives its certificate, for clocks that differ.
 const grace = time.Hour
