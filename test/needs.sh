@@ -14,10 +14,15 @@ curl curl
 tmux tmux
 h2load nghttp2-client
 wrk wrk
+initdb postgresql
 '
 
 # nginx and haproxy live in sbin, which a plain user's PATH may leave out.
+# Debian keeps PostgreSQL's programs out of it too.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+for dir in /usr/lib/postgresql/*/bin; do
+	PATH=$PATH:$dir
+done
 missing=()
 packages=()
 while read -r program package; do
@@ -45,7 +50,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	exit 1
 fi
 
-# Debian starts nginx and haproxy once they are installed. A policy-rc.d that
+# Debian starts nginx, haproxy and PostgreSQL once they are installed. A policy-rc.d that
 # says no for the duration keeps them down; one that is already there is left
 # as it is.
 policy=/usr/sbin/policy-rc.d

@@ -293,7 +293,7 @@ func TestWhatMayBeIssued(t *testing.T) {
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		got, err := issue(t, c, "client", "web")
-		if err == nil && got.GetNotAfter().AsTime().Sub(time.Now()) < 13*time.Hour {
+		if err == nil && time.Until(got.GetNotAfter().AsTime()) < 13*time.Hour {
 			break
 		}
 		if time.Now().After(deadline) {
