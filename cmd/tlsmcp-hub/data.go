@@ -58,9 +58,9 @@ func (d *data) open(ctx context.Context, log *slog.Logger, o service.Options, cr
 				return nil, nil, err
 			}
 		}
-		if _, err := os.Stat(filepath.Join(d.dir, "hub.db")); errors.Is(err, os.ErrNotExist) && !create {
-			return nil, nil, hinted{fmt.Errorf("there is no Hub in %s", d.dir), "name its directory with --data, or make one with tlsmcp-hub init"}
-		}
+	}
+	if err := d.exists(); err != nil && !create {
+		return nil, nil, err
 	}
 	if d.keyType != "" {
 		kind, err := ca.ParseKeyType(d.keyType)
@@ -79,6 +79,14 @@ func (d *data) open(ctx context.Context, log *slog.Logger, o service.Options, cr
 		return nil, nil, errors.Join(err, st.Close())
 	}
 	return s, st, nil
+}
+
+// exists says that there is no Hub where one should be.
+func (d *data) exists() error {
+	if _, err := os.Stat(filepath.Join(d.dir, "hub.db")); d.store == "" && errors.Is(err, os.ErrNotExist) {
+		return hinted{fmt.Errorf("there is no Hub in %s", d.dir), "name its directory with --data, or make one with tlsmcp-hub init"}
+	}
+	return nil
 }
 
 // with runs f with the service of a Hub that is there, as its admin.
@@ -147,6 +155,9 @@ func newBackup() *cobra.Command {
 it holds the CA's keys. A Hub on PostgreSQL is backed up with pg_dump.`,
 		Args: one("the file to write"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := d.exists(); err != nil {
+				return err
+			}
 			st, err := store.Open(cmd.Context(), d.url(), store.Options{})
 			if err != nil {
 				return err

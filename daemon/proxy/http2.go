@@ -285,6 +285,10 @@ func (st *stream) finish(s *scratch) *fault {
 	r := &streamRelay{st: st, framing: p.framing(st.r.Method == "HEAD"), remaining: p.length, guard: stallGuard{w: st.w, limit: st.p.listen.IdleTimeout}}
 	reusable := !p.close && p.minor == 1 && r.framing != byClose
 	copyHeader(st.w.Header(), p)
+	if st.c.Draining() {
+		// To x/net's server this means GOAWAY after the streams that are open.
+		st.w.Header().Set("Connection", "close")
+	}
 	if p.length >= 0 && status != 204 {
 		st.w.Header()["Content-Length"] = []string{strconv.FormatInt(p.length, 10)}
 	}

@@ -142,8 +142,23 @@ func (s *Service) loadAuthorities(ctx context.Context) error {
 	if a.root.Cert == nil || len(a.issuers) == 0 || a.signer == nil {
 		return errors.New("the store lacks a root, an issuing CA or a revocation key: it is not a Hub's, or is damaged; restore a backup")
 	}
+	a.dropForeignSigners(s.now())
 	s.authorities.Store(a)
 	return nil
+}
+
+// dropForeignSigners leaves out the signers of before whose root is another one
+// now: who trusts the present root could not verify them.
+func (a *authorities) dropForeignSigners(now time.Time) {
+	var issuers []*x509.Certificate
+	for _, i := range a.issuers {
+		issuers = append(issuers, i.Cert)
+	}
+	issuers = append(issuers, a.between...)
+	a.signers = slices.DeleteFunc(a.signers, func(c *x509.Certificate) bool {
+		_, err := hubtrust.VerifyRevocationSigners([]*x509.Certificate{a.root.Cert}, issuers, []*x509.Certificate{c}, now)
+		return err != nil
+	})
 }
 
 func (s *Service) take(a *authorities, row store.Authority) error {
@@ -205,8 +220,8 @@ func (s *Service) followAuthorities(ctx context.Context) {
 // log says so then, each time.
 func (s *Service) rotateWhenDue(ctx context.Context) error {
 	a := s.authorities.Load()
-	left := a.issuers[0].Cert.NotAfter.Sub(s.now())
-	if left > ca.IssuerLife/3 {
+	present := a.issuers[0].Cert
+	if present.NotAfter.Sub(s.now()) > present.NotAfter.Sub(present.NotBefore)/3 {
 		return nil
 	}
 	if a.root.Key == nil {
@@ -318,8 +333,8 @@ func (s *Service) TakeRootOffline(ctx context.Context) error {
 }
 
 // ImportIssuer makes a CA that came from elsewhere the issuing one: chain is
-// its certificate and those above it, the root last. What the one before it
-// issued stays good under its own root only if that is the same one.
+// its certificate and those above it, the root last. While sidecars have joined,
+// it must be of the present root: that is by what they know the Hub.
 func (s *Service) ImportIssuer(ctx context.Context, chain []*x509.Certificate, key crypto.Signer) error {
 	issuing, err := ca.Import(chain, key, s.now())
 	if err != nil {
@@ -332,6 +347,14 @@ func (s *Service) ImportIssuer(ctx context.Context, chain []*x509.Certificate, k
 	}
 	retire := []string{a.issuers[0].id, a.signerID}
 	if root := chain[len(chain)-1]; !root.Equal(a.root.Cert) {
+		nodes, err := s.store.Nodes(ctx, "", "")
+		if err != nil {
+			return err
+		}
+		if len(nodes) > 0 {
+			return problem.New(problem.Conflict, "nodes_joined", "import before hosts join, or remove them and let them join again",
+				"%d sidecars have joined under the present root and would not know a Hub under another", len(nodes))
+		}
 		row, err := s.row(kindRoot, root, nil)
 		if err != nil {
 			return err

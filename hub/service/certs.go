@@ -46,7 +46,10 @@ func (s *Service) IssueCertificate(ctx context.Context, r *hubv1.IssueCertificat
 	if err != nil {
 		return nil, err
 	}
-	policy := s.policies.of(r.GetServiceId())
+	policy, err := s.policyOf(ctx, r.GetServiceId())
+	if err != nil {
+		return nil, err
+	}
 	ttl, err := lifetime(typ, r.GetTtl(), policy)
 	if err != nil {
 		return nil, err
@@ -256,7 +259,10 @@ func (s *Service) RenewCertificate(ctx context.Context, r *hubv1.RenewCertificat
 	case old.Status(s.now()) == "revoked":
 		return nil, problem.New(problem.Conflict, "certificate_revoked", "issue a new one", "certificate %s was revoked: it cannot be renewed", old.ID)
 	}
-	policy := s.policies.of(old.ServiceID)
+	policy, err := s.policyOf(ctx, old.ServiceID)
+	if err != nil {
+		return nil, err
+	}
 	ttl, err := lifetime(typ, r.GetTtl(), policy)
 	if err != nil {
 		return nil, err

@@ -57,13 +57,8 @@ func policyFrom(row store.Policy) (*hubv1.Policy, error) {
 	return p, nil
 }
 
-// of is a service's policy; the default, at version 0, where none was put.
-// Nobody changes it.
-func (c *policyCache) of(service string) *hubv1.Policy {
-	p, _ := c.watch(service)
-	return p
-}
-
+// watch gives a service's policy (the default, at version 0, where none was put)
+// and what is closed when any policy changes. Nobody changes the policy.
 func (c *policyCache) watch(service string) (*hubv1.Policy, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,9 +77,15 @@ func (s *Service) GetPolicy(ctx context.Context, r *hubv1.GetPolicyRequest) (*hu
 	if _, err := authorize(ctx, look, r.GetServiceId()); err != nil {
 		return nil, err
 	}
-	row, err := s.store.Policy(ctx, r.GetServiceId())
+	return s.policyOf(ctx, r.GetServiceId())
+}
+
+// policyOf is a service's policy, fresh from the store: what is decided by it
+// must not go by one that was just replaced.
+func (s *Service) policyOf(ctx context.Context, service string) (*hubv1.Policy, error) {
+	row, err := s.store.Policy(ctx, service)
 	if errors.Is(err, store.ErrNotFound) {
-		return &hubv1.Policy{ServiceId: r.GetServiceId()}, nil
+		return &hubv1.Policy{ServiceId: service}, nil
 	}
 	if err != nil {
 		return nil, err

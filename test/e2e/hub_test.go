@@ -224,6 +224,18 @@ func TestSupersededDrains(t *testing.T) {
 		t.Fatal("the request did not arrive")
 	}
 	idle := w.kept(d, web)
+	h2 := w.http(web, true)
+	underWay := make(chan error, 1)
+	go func() {
+		resp, body, err := fetch(h2, d, "/hold")
+		if err == nil && (resp.StatusCode != http.StatusOK || body != "held") {
+			err = fmt.Errorf("%s %q", resp.Status, body)
+		}
+		underWay <- err
+	}()
+	if !eventually(patience, func() bool { return b.requests.Load() >= 4 }) {
+		t.Fatal("the HTTP/2 request did not arrive")
+	}
 	h.cli("cert", "revoke", id, "--reason", "superseded", "--wait")
 	mustBeRefused(t, w, d, web, "revoked")
 	if err := idle.cutBy(patience); err != nil {
@@ -238,6 +250,12 @@ func TestSupersededDrains(t *testing.T) {
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "held" || !resp.Close {
 		t.Errorf("the request under way got %q, %v, to be closed %v", body, err, resp.Close)
+	}
+	if err := <-underWay; err != nil {
+		t.Errorf("the HTTP/2 request under way: %v", err)
+	}
+	if _, _, err := fetch(h2, d, "/hello"); err == nil {
+		t.Error("the HTTP/2 connection takes further requests")
 	}
 }
 
