@@ -257,6 +257,7 @@ func TestExpiryEndsConnections(t *testing.T) {
 // listener does not answer.
 func TestSelfCheck(t *testing.T) {
 	s := startSidecar(t)
+	s.waitLog(`"serving"`) // the last time that Run looks at the listeners
 	if err := s.d.selfCheck(t.Context()); err != nil {
 		t.Fatal(err)
 	}

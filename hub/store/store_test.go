@@ -159,7 +159,9 @@ func revocations(t *testing.T, open opens) {
 	if _, err := s.LiftName(ctx, name, "alice"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("lifted again: %v", err)
 	}
-	if err := s.AddCertificate(ctx, cert("pay")); !errors.Is(err, store.ErrConflict) {
+	early := cert("pay")
+	early.NotBefore = lift.Entry.Cutoff.Add(-time.Second)
+	if err := s.AddCertificate(ctx, early); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("issuing from before the cutoff: %v", err)
 	}
 	fresh := cert("pay")
