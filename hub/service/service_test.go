@@ -29,6 +29,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/hubtrust"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/test/pgtest"
 )
 
 // world is a Hub that serves, and what tests do to it.
@@ -41,19 +42,21 @@ type world struct {
 	clock atomic.Int64 // what is added to the time
 }
 
-func newWorld(t *testing.T, change ...func(*service.Options)) *world {
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return newWorldOn(t, "sqlite:"+filepath.Join(t.TempDir(), "hub.db"))
+}
+
+func newWorldOn(t *testing.T, url string) *world {
 	t.Helper()
 	w := &world{T: t}
 	dir := t.TempDir()
 	now := func() time.Time { return time.Now().Add(time.Duration(w.clock.Load())) }
 	var err error
-	if w.store, err = store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "hub.db"), store.Options{Now: now}); err != nil {
+	if w.store, err = store.Open(t.Context(), url, store.Options{Now: now}); err != nil {
 		t.Fatal(err)
 	}
 	o := service.Options{Now: now, WebhookPrivate: true}
-	for _, c := range change {
-		c(&o)
-	}
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -599,5 +602,64 @@ func TestAnotherCAIsImportedBeforeHostsJoin(t *testing.T) {
 	chain, key = own()
 	if err := w.s.ImportIssuer(ctx, chain, key); code(err) != "nodes_joined" {
 		t.Errorf("another root after a host has joined: %v", err)
+	}
+}
+
+func TestHubsOverOnePostgreSQLAreOne(t *testing.T) {
+	url := pgtest.Start(t).Database(t)
+	a, b := newWorldOn(t, url), newWorldOn(t, url)
+	if !a.s.Root().Equal(b.s.Root()) {
+		t.Fatal("each has a root of its own")
+	}
+	ctx := t.Context()
+	// Enrolled with the one, a sidecar watches the other.
+	if _, err := a.as("local", "").PutPolicy(ctx, &hubv1.PutPolicyRequest{Policy: &hubv1.Policy{ServiceId: "pay", MaxTtl: "1h"}, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.as("local", "").IssueCertificate(ctx, &hubv1.IssueCertificateRequest{Type: "client", ServiceId: "pay", Ttl: "2h", Csr: csr(t)}); code(err) != "ttl_too_long" {
+		t.Errorf("the policy of the one does not count with the other: %s", code(err))
+	}
+	n := b.node("pay")
+	st, err := n.WatchRevocations(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Send(&hubv1.WatchRevocationsRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := issue(t, b.as("local", ""), "client", "pay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := a.as("local", "").RevokeCertificate(ctx, &hubv1.RevokeCertificateRequest{Id: c.GetId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		m, err := st.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetTo() == r.GetSequence() {
+			break
+		}
+	}
+	// The one that revoked sees the acknowledgement that the other got.
+	if err := st.Send(&hubv1.WatchRevocationsRequest{Applied: r.GetSequence(), Cut: 3}); err != nil {
+		t.Fatal(err)
+	}
+	wait, err := a.as("local", "").AwaitRevocation(ctx, &hubv1.AwaitRevocationRequest{Sequence: r.GetSequence()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last *hubv1.RevocationProgress
+	for wait.Receive() {
+		last = wait.Msg()
+	}
+	if wait.Err() != nil || !last.GetDone() || last.GetApplied() != 1 || last.GetCut() != 3 {
+		t.Errorf("progress %v, %v", last, wait.Err())
 	}
 }
