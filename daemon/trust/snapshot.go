@@ -46,6 +46,9 @@ type Snapshot struct {
 	callers *identity.Rules // of the Hub's policy; nil: none
 	revlog  *revlog.Log     // the Hub's; nil: there is no Hub
 	hubKeys map[string]bool // key ids of the Hub's CAs
+
+	ocsp     *ocspCache // nil: mtls.ocsp is off
+	ocspHard bool
 }
 
 // Admission is a yes.
@@ -177,7 +180,18 @@ func (s *Snapshot) judge(ch *chain, now time.Time) (rule string, _ *Refusal) {
 		// What is above the anchor is looked at, because a CA file may hold an
 		// intermediate beside its root; but its freshness is not asked for: the
 		// anchor is trusted as it is.
-		if s.strict && i < ch.own && !st.Fresh && !s.hubFresh(ch.hub[i].issuer, now) {
+		if i >= ch.own {
+			continue
+		}
+		fresh := st.Fresh || s.hubFresh(ch.hub[i].issuer, now)
+		if s.ocsp != nil && !s.isHubs(ch.hub[i]) {
+			known, r := s.askOCSP(ch, i, fresh, now)
+			if r != nil {
+				return "", r
+			}
+			fresh = fresh || known
+		}
+		if s.strict && !fresh {
 			return "", s.stale(ch, l, st, now)
 		}
 	}

@@ -49,6 +49,7 @@ type Store struct {
 	restart chan struct{} // capacity 1: Run must look at its sources again
 
 	withHub bool
+	ocsp    *ocspCache
 
 	mu     sync.Mutex // guards what follows, and the making of snapshots
 	cfg    config.MTLS
@@ -96,6 +97,7 @@ func New(cfg config.MTLS, o Options) (*Store, error) {
 	if o.StateDir != "" {
 		s.cache.dir = filepath.Join(o.StateDir, "crl")
 	}
+	s.ocsp = newOCSPCache(s.log, s.now)
 	p, err := s.prepare(cfg, parts{})
 	if err != nil {
 		return nil, err
@@ -241,7 +243,7 @@ func (s *Store) publish() {
 	for _, src := range slices.Concat(s.parts.files, s.parts.urls) {
 		entries = append(entries, src.held.entries...)
 	}
-	s.current.Store(&Snapshot{
+	next := &Snapshot{
 		mode:     s.cfg.Mode,
 		cas:      s.parts.cas,
 		rules:    s.parts.rules,
@@ -251,11 +253,22 @@ func (s *Store) publish() {
 		callers:  s.hub.callers,
 		revlog:   s.revlog,
 		hubKeys:  s.hub.keys,
-	})
+	}
+	if s.cfg.OCSP == "soft" || s.cfg.OCSP == "hard" {
+		next.ocsp, next.ocspHard = s.ocsp, s.cfg.OCSP == "hard"
+	}
+	s.current.Store(next)
 	select {
 	case s.changes <- struct{}{}:
 	default:
 	}
+}
+
+// republish makes everybody look again.
+func (s *Store) republish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.publish()
 }
 
 // Run watches the files and fetches the URLs until ctx is done. It is called
@@ -285,8 +298,15 @@ func (s *Store) watch(ctx context.Context) {
 	for _, src := range s.parts.urls {
 		urls = append(urls, src.name)
 	}
+	asks, client, refresh := s.cfg.OCSP == "soft" || s.cfg.OCSP == "hard", s.parts.client, s.cfg.RevocationRefresh
 	s.mu.Unlock()
 
+	if asks {
+		if refresh <= 0 {
+			refresh = defaultRefresh
+		}
+		tasks.Go(func() { s.ocsp.run(ctx, client, refresh, s.republish) })
+	}
 	tasks.Go(func() { filewatch.Watch(ctx, s.log, files, s.readFiles) })
 	var first sync.WaitGroup
 	for _, url := range urls {
@@ -462,6 +482,9 @@ func (s *Store) Health() []Status {
 			st.Detail = joinDetail(st.Detail, "kept in memory only: "+src.disk.Error())
 		}
 		all = append(all, st)
+	}
+	if s.cfg.OCSP == "soft" || s.cfg.OCSP == "hard" {
+		all = append(all, s.ocsp.health()...)
 	}
 	return all
 }

@@ -362,7 +362,7 @@ func TestWarnings(t *testing.T) {
 		{"headers for tcp have no effect", "backend.protocol = 'tcp'\nbackend.identity_headers = ['xfcc']", "backend.identity_headers", ""},
 		{"a Hub that does everything is served", "hub.url = 'local'\nserver_cert.cert_file = ''\nserver_cert.key_file = ''\nmtls.ca_file = ''\nmtls.revocation_mode = 'strict'", "", ""},
 		{"ACME cannot be served", "server_cert.provider = 'letsencrypt'\nserver_cert.domains = ['a.example']\nserver_cert.cert_file = ''\nserver_cert.key_file = ''", "server_cert.provider", "server_cert.provider"},
-		{"OCSP cannot be served", `mtls.ocsp = "soft"`, "mtls.ocsp", "mtls.ocsp"},
+		{"OCSP is served", `mtls.ocsp = "soft"`, "", ""},
 		{"OCSP that is off is no concern", `mtls.ocsp = "off"`, "", ""},
 		{"an mcp backend cannot be served", `backend.protocol = "mcp"`, "backend.protocol", "backend.protocol"},
 		{"an mcp-stdio backend cannot be served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']", "backend.protocol", "backend.protocol"},

@@ -25,9 +25,6 @@ func gaps() []gap {
 	}
 	const useFiles = `use server_cert.provider = "files" with cert_file and key_file`
 	return []gap{
-		{key: "mtls.ocsp", blocks: true, needs: func(c *Config) bool { return c.MTLS.OCSP != "off" },
-			would: "it would ask the CA's OCSP responder about each client certificate",
-			hint:  `use mtls.ocsp = "off" and crl_files or crl_urls`},
 		{key: "server_cert.provider", blocks: true, needs: provider(ProviderLetsEncrypt),
 			would: "letsencrypt would get and renew the server certificate by ACME", hint: useFiles},
 		{key: "server_cert.acme_directory", would: "it would name the ACME server"},

@@ -72,6 +72,7 @@ type LeafOptions struct {
 	KeyUsage   x509.KeyUsage      // default: digitalSignature
 	IsCA       bool               // a leaf that claims to be a CA
 	CRLURLs    []string
+	OCSPURLs   []string
 	Extra      []pkix.Extension // added as they are; one with the SAN's OID replaces the names above
 }
 
@@ -143,6 +144,7 @@ func (ca *CA) Issue(o LeafOptions) (*Leaf, error) {
 		BasicConstraintsValid: true,
 		IsCA:                  o.IsCA,
 		CRLDistributionPoints: o.CRLURLs,
+		OCSPServer:            o.OCSPURLs,
 		ExtraExtensions:       o.Extra,
 	}
 	for _, u := range o.URIs {
