@@ -1,0 +1,159 @@
+package keyring
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/pki"
+)
+
+// issuer is a Hub that issues, or is away.
+type issuer struct {
+	ca     *pki.CA
+	life   atomic.Int64
+	away   atomic.Bool
+	issued atomic.Int64
+}
+
+func (i *issuer) Issue(_ context.Context, r *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
+	if i.away.Load() {
+		return nil, errors.New("the Hub is away")
+	}
+	block, _ := pem.Decode([]byte(r.GetCsr()))
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	leaf := &x509.Certificate{Subject: csr.Subject, DNSNames: csr.DNSNames, NotBefore: now.Add(-time.Second), NotAfter: now.Add(time.Duration(i.life.Load())),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true}
+	if leaf.SerialNumber, err = pki.NewSerial(); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, i.ca.Cert, csr.PublicKey, i.ca.Key)
+	if err != nil {
+		return nil, err
+	}
+	i.issued.Add(1)
+	return &hubv1.Certificate{Chain: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}, nil
+}
+
+// internalBench is a keyring whose certificates a Hub issues.
+func internalBench(t *testing.T, life time.Duration) (*bench, *issuer) {
+	t.Helper()
+	b := newBench(t)
+	b.cfg = config.ServerCert{Provider: config.ProviderInternal, AutoRenew: true}
+	i := &issuer{ca: b.ca}
+	i.life.Store(int64(life))
+	return b, i
+}
+
+func (b *bench) openWith(i *issuer) error {
+	var err error
+	b.Keyring, err = New(b.cfg, Options{Log: slog.New(slog.NewTextHandler(b.log, nil)), Now: b.now, Issuer: i, ServiceID: "pay", StateDir: b.dir})
+	return err
+}
+
+func TestTheHubIssuesTheFirstCertificate(t *testing.T) {
+	b, i := internalBench(t, time.Hour)
+	must(t, b.openWith(i))
+	if _, err := b.GetCertificate(nil); !errors.Is(err, ErrNone) || b.Current() != nil || b.Health().Err == nil {
+		t.Errorf("before the first: %v, %v", err, b.Health().Err)
+	}
+	b.run()
+	waitFor(t, "the first certificate", func() bool { return b.Current() != nil })
+	if h := b.Health(); h.Err != nil || b.Current().Leaf.Subject.CommonName != "pay" {
+		t.Errorf("health %+v", h)
+	}
+	info, err := os.Stat(b.internalFile())
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the key's file has mode %v", info.Mode())
+	}
+}
+
+func TestAnIssuedCertificateOutlivesARestart(t *testing.T) {
+	b, i := internalBench(t, time.Hour)
+	must(t, b.openWith(i))
+	b.run()
+	waitFor(t, "the first certificate", func() bool { return b.Current() != nil })
+	first := b.Current().Fingerprint
+
+	i.away.Store(true)
+	again := &bench{t: t, ca: b.ca, dir: b.dir, cfg: b.cfg, log: b.log}
+	must(t, again.openWith(i))
+	if again.Current() == nil || again.Current().Fingerprint != first {
+		t.Error("the certificate is not there after a restart without the Hub")
+	}
+	// For other names it is of no use.
+	again.cfg.Domains = []string{"pay.example"}
+	must(t, again.openWith(i))
+	if again.Current() != nil {
+		t.Error("a certificate without the name serves for it")
+	}
+}
+
+func TestAnIssuedCertificateIsRenewedAndTheOldOneServesUntilThen(t *testing.T) {
+	b, i := internalBench(t, 2*time.Second)
+	must(t, b.openWith(i))
+	b.run()
+	waitFor(t, "the first certificate", func() bool { return b.Current() != nil })
+	first := b.Current()
+	i.away.Store(true)
+	waitFor(t, "a failed renewal", func() bool { return b.Health().Err != nil })
+	if b.Current() != first {
+		t.Error("the old certificate does not serve on")
+	}
+	if !strings.Contains(b.log.String(), "the Hub is away") {
+		t.Errorf("the log does not say why:\n%s", b.log)
+	}
+	i.life.Store(int64(time.Hour))
+	i.away.Store(false)
+	waitFor(t, "the renewal", func() bool { return b.Current() != first })
+	if err := b.Health().Err; err != nil {
+		t.Errorf("health after the renewal: %v", err)
+	}
+	if pub := first.Leaf.PublicKey.(*ecdsa.PublicKey); pub.Equal(b.Current().Leaf.PublicKey) {
+		t.Error("the key is the old one")
+	}
+}
+
+func TestInternalNeedsAHub(t *testing.T) {
+	b, _ := internalBench(t, time.Hour)
+	if err := b.open(); err == nil {
+		t.Error("the provider internal started without a Hub")
+	}
+}
+
+func TestACommercialCertificateRaisesAnAlarmOncePerStage(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Provider = config.ProviderCommercial
+	b.write(b.issue(pki.LeafOptions{CommonName: "bought", NotAfter: time.Now().Add(40 * 24 * time.Hour)}))
+	must(t, b.open())
+	alarms := func() (warn, err int) {
+		return strings.Count(b.log.String(), "level=WARN msg=\"the server certificate ends soon"), strings.Count(b.log.String(), "level=ERROR msg=\"the server certificate ends soon")
+	}
+	for day := range 40 {
+		b.alarm(b.Current())
+		b.alarm(b.Current())
+		if warn, err := alarms(); day < 10 && warn+err != 0 {
+			t.Fatalf("an alarm %d days before the end", 40-day)
+		}
+		b.advance(24 * time.Hour)
+	}
+	if warn, err := alarms(); warn != 2 || err != 3 {
+		t.Errorf("%d warnings and %d errors, want 2 and 3:\n%s", warn, err, b.log)
+	}
+}
