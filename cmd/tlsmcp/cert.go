@@ -1,12 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-
-	"context"
 
 	"github.com/spf13/cobra"
 
@@ -35,9 +34,7 @@ func newCertList(s stdio, h *hubConn) *cobra.Command {
 		all := &hubv1.ListCertificatesResponse{}
 		for {
 			r.PageSize = 1000
-			page, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.ListCertificatesRequest) (*hubv1.ListCertificatesResponse, error) {
-				return c.ListCertificates
-			}, r)
+			page, err := call(cmd.Context(), h, (*hubclient.Client).ListCertificates, r)
 			if err != nil {
 				return err
 			}
@@ -66,9 +63,7 @@ func newCertList(s stdio, h *hubConn) *cobra.Command {
 }
 
 func listNames(ctx context.Context, s stdio, h *hubConn) error {
-	m, err := call(ctx, h, func(c *hubclient.Client) func(context.Context, *hubv1.ListNamesRequest) (*hubv1.ListNamesResponse, error) {
-		return c.ListNames
-	}, &hubv1.ListNamesRequest{})
+	m, err := call(ctx, h, (*hubclient.Client).ListNames, &hubv1.ListNamesRequest{})
 	if err != nil {
 		return err
 	}
@@ -84,9 +79,7 @@ func listNames(ctx context.Context, s stdio, h *hubConn) error {
 func newCertShow(s stdio, h *hubConn) *cobra.Command {
 	var asPEM bool
 	cmd := &cobra.Command{Use: "show ID", Short: "Show one certificate, by id or serial number", Args: exactly(1, "the certificate's id or serial number"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.GetCertificateRequest) (*hubv1.Certificate, error) {
-			return c.GetCertificate
-		}, &hubv1.GetCertificateRequest{Id: args[0]})
+		c, err := call(cmd.Context(), h, (*hubclient.Client).GetCertificate, &hubv1.GetCertificateRequest{Id: args[0]})
 		if err != nil {
 			return err
 		}
@@ -173,13 +166,9 @@ The reason superseded lets open connections finish; every other cuts them.`,
 			}
 			var done *hubv1.Revocation
 			if kind == "" {
-				done, err = call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.RevokeCertificateRequest) (*hubv1.Revocation, error) {
-					return c.RevokeCertificate
-				}, &hubv1.RevokeCertificateRequest{Id: t.id, Reason: reason})
+				done, err = call(cmd.Context(), h, (*hubclient.Client).RevokeCertificate, &hubv1.RevokeCertificateRequest{Id: t.id, Reason: reason})
 			} else {
-				done, err = call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.RevokeNameRequest) (*hubv1.Revocation, error) {
-					return c.RevokeName
-				}, &hubv1.RevokeNameRequest{Kind: kind, Name: name, Reason: reason})
+				done, err = call(cmd.Context(), h, (*hubclient.Client).RevokeName, &hubv1.RevokeNameRequest{Kind: kind, Name: name, Reason: reason})
 			}
 			if err != nil {
 				return err
@@ -203,9 +192,7 @@ revoked.`,
 			if err != nil {
 				return err
 			}
-			done, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.LiftNameRequest) (*hubv1.Revocation, error) {
-				return c.LiftName
-			}, &hubv1.LiftNameRequest{Kind: kind, Name: name})
+			done, err := call(cmd.Context(), h, (*hubclient.Client).LiftName, &hubv1.LiftNameRequest{Kind: kind, Name: name})
 			if err != nil {
 				return err
 			}
@@ -237,7 +224,7 @@ func reportRevocation(ctx context.Context, s stdio, h *hubConn, done *hubv1.Revo
 	fmt.Fprintf(s.out, "%s (log entry %d)\n", what, done.GetSequence())
 	if p != nil {
 		fmt.Fprintf(s.out, "applied by %d of %d connected sidecars, %s after it was revoked; %d connection(s) cut\n",
-			p.GetApplied(), p.GetConnected(), spread(done, p), p.GetCut())
+			p.GetApplied(), p.GetConnected(), spread(done), p.GetCut())
 	}
 	return nil
 }

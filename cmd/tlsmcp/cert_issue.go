@@ -55,7 +55,7 @@ printed.`,
 				return err
 			}
 			r.Csr = string(csr)
-			c, err := call(cmd.Context(), h, issueCall, r)
+			c, err := call(cmd.Context(), h, (*hubclient.Client).IssueCertificate, r)
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ printed.`,
 			if err := os.MkdirAll(out, 0o755); err != nil {
 				return err
 			}
-			trust, err := call(cmd.Context(), h, trustCall, &hubv1.GetTrustRequest{})
+			trust, err := call(cmd.Context(), h, (*hubclient.Client).GetTrust, &hubv1.GetTrustRequest{})
 			if err != nil {
 				return err
 			}
@@ -91,21 +91,13 @@ printed.`,
 	return cmd
 }
 
-func issueCall(c *hubclient.Client) func(context.Context, *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
-	return c.IssueCertificate
-}
-
-func trustCall(c *hubclient.Client) func(context.Context, *hubv1.GetTrustRequest) (*hubv1.Trust, error) {
-	return c.GetTrust
-}
-
 func issueForCSR(cmd *cobra.Command, s stdio, h *hubConn, r *hubv1.IssueCertificateRequest, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return &failure{exitUsage, err, "--csr names a certificate signing request in PEM"}
 	}
 	r.Csr = string(raw)
-	c, err := call(cmd.Context(), h, issueCall, r)
+	c, err := call(cmd.Context(), h, (*hubclient.Client).IssueCertificate, r)
 	if err != nil {
 		return err
 	}
@@ -178,9 +170,7 @@ func (v *renewal) once(ctx context.Context) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := call(ctx, v.h, func(c *hubclient.Client) func(context.Context, *hubv1.RenewCertificateRequest) (*hubv1.Certificate, error) {
-		return c.RenewCertificate
-	}, &hubv1.RenewCertificateRequest{Id: old.SerialNumber.Text(16), Csr: string(csr), Ttl: v.ttl})
+	c, err := call(ctx, v.h, (*hubclient.Client).RenewCertificate, &hubv1.RenewCertificateRequest{Id: old.SerialNumber.Text(16), Csr: string(csr), Ttl: v.ttl})
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +232,7 @@ func (v *renewal) keep(ctx context.Context) error {
 }
 
 // spread is how long a revocation took to be everywhere, by this host's clock.
-func spread(done *hubv1.Revocation, _ *hubv1.RevocationProgress) time.Duration {
+func spread(done *hubv1.Revocation) time.Duration {
 	return time.Since(done.GetRevokedAt().AsTime()).Round(time.Millisecond)
 }
 
@@ -259,7 +249,7 @@ func printRevocationJSON(s stdio, done *hubv1.Revocation, p *hubv1.RevocationPro
 	}
 	if p != nil {
 		out["connected"], out["applied"], out["cut"] = p.GetConnected(), p.GetApplied(), p.GetCut()
-		out["duration_ms"] = float64(spread(done, p).Microseconds()) / 1000
+		out["duration_ms"] = float64(spread(done).Microseconds()) / 1000
 	}
 	enc := json.NewEncoder(s.out)
 	enc.SetIndent("", "  ")

@@ -117,9 +117,7 @@ func newHubTokenCreate(s stdio, h *hubConn) *cobra.Command {
 				}
 				r.Kind, r.Service = "join", joins
 			}
-			m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.CreateTokenRequest) (*hubv1.CreateTokenResponse, error) {
-				return c.CreateToken
-			}, r)
+			m, err := call(cmd.Context(), h, (*hubclient.Client).CreateToken, r)
 			if err != nil {
 				return err
 			}
@@ -139,9 +137,7 @@ func newHubTokenCreate(s stdio, h *hubConn) *cobra.Command {
 
 func newHubTokenList(s stdio, h *hubConn) *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List tokens, without their secrets", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.ListTokensRequest) (*hubv1.ListTokensResponse, error) {
-			return c.ListTokens
-		}, &hubv1.ListTokensRequest{})
+		m, err := call(cmd.Context(), h, (*hubclient.Client).ListTokens, &hubv1.ListTokensRequest{})
 		if err != nil {
 			return err
 		}
@@ -157,9 +153,7 @@ func newHubTokenList(s stdio, h *hubConn) *cobra.Command {
 
 func newHubTokenRevoke(s stdio, h *hubConn) *cobra.Command {
 	return &cobra.Command{Use: "revoke ID", Short: "End a token", Args: exactly(1, "the token's id"), RunE: func(cmd *cobra.Command, args []string) error {
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.RevokeTokenRequest) (*hubv1.RevokeTokenResponse, error) {
-			return c.RevokeToken
-		}, &hubv1.RevokeTokenRequest{Id: args[0]})
+		m, err := call(cmd.Context(), h, (*hubclient.Client).RevokeToken, &hubv1.RevokeTokenRequest{Id: args[0]})
 		if err != nil {
 			return err
 		}
@@ -173,9 +167,7 @@ func newHubTokenRevoke(s stdio, h *hubConn) *cobra.Command {
 func newHubFleet(s stdio, h *hubConn) *cobra.Command {
 	r := &hubv1.GetFleetRequest{}
 	cmd := &cobra.Command{Use: "fleet", Short: "Show the sidecars, and which revocations each has applied", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.GetFleetRequest) (*hubv1.Fleet, error) {
-			return c.GetFleet
-		}, r)
+		m, err := call(cmd.Context(), h, (*hubclient.Client).GetFleet, r)
 		if err != nil {
 			return err
 		}
@@ -195,9 +187,7 @@ func newHubFleet(s stdio, h *hubConn) *cobra.Command {
 	}}
 	cmd.Flags().StringVar(&r.ServiceId, "service", "", "of this service")
 	remove := &cobra.Command{Use: "remove NODE", Short: "Take a sidecar out of the fleet: its certificate ends", Args: exactly(1, "the node's id"), RunE: func(cmd *cobra.Command, args []string) error {
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.RemoveNodeRequest) (*hubv1.RemoveNodeResponse, error) {
-			return c.RemoveNode
-		}, &hubv1.RemoveNodeRequest{Id: args[0]})
+		m, err := call(cmd.Context(), h, (*hubclient.Client).RemoveNode, &hubv1.RemoveNodeRequest{Id: args[0]})
 		if err != nil {
 			return err
 		}
@@ -213,7 +203,7 @@ func newHubFleet(s stdio, h *hubConn) *cobra.Command {
 func newHubCA(s stdio, h *hubConn) *cobra.Command {
 	cmd := &cobra.Command{Use: "ca", Short: "The Hub's CA"}
 	root := &cobra.Command{Use: "root", Short: "Print what makes a certificate this Hub's: the root in PEM", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		m, err := call(cmd.Context(), h, trustCall, &hubv1.GetTrustRequest{})
+		m, err := call(cmd.Context(), h, (*hubclient.Client).GetTrust, &hubv1.GetTrustRequest{})
 		if err != nil {
 			return err
 		}
@@ -232,9 +222,7 @@ func newHubCA(s stdio, h *hubConn) *cobra.Command {
 			}
 			r.RootKey = string(raw)
 		}
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.RotateIssuerRequest) (*hubv1.Trust, error) {
-			return c.RotateIssuer
-		}, r)
+		m, err := call(cmd.Context(), h, (*hubclient.Client).RotateIssuer, r)
 		if err != nil {
 			return err
 		}
@@ -251,9 +239,7 @@ func newHubCA(s stdio, h *hubConn) *cobra.Command {
 func newHubPolicy(s stdio, h *hubConn) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "Who may call a service, and what its certificates may be"}
 	list := &cobra.Command{Use: "list", Short: "List the policies that were set", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.ListPoliciesRequest) (*hubv1.ListPoliciesResponse, error) {
-			return c.ListPolicies
-		}, &hubv1.ListPoliciesRequest{})
+		m, err := call(cmd.Context(), h, (*hubclient.Client).ListPolicies, &hubv1.ListPoliciesRequest{})
 		if err != nil {
 			return err
 		}
@@ -266,7 +252,7 @@ func newHubPolicy(s stdio, h *hubConn) *cobra.Command {
 		})
 	}}
 	get := &cobra.Command{Use: "get SERVICE", Short: "Print a policy as JSON", Args: exactly(1, "the service id"), RunE: func(cmd *cobra.Command, args []string) error {
-		p, err := call(cmd.Context(), h, policyCall, &hubv1.GetPolicyRequest{ServiceId: args[0]})
+		p, err := call(cmd.Context(), h, (*hubclient.Client).GetPolicy, &hubv1.GetPolicyRequest{ServiceId: args[0]})
 		if err != nil {
 			return err
 		}
@@ -278,10 +264,6 @@ func newHubPolicy(s stdio, h *hubConn) *cobra.Command {
 	}}
 	cmd.AddCommand(list, get, newHubPolicySet(s, h))
 	return group(cmd)
-}
-
-func policyCall(c *hubclient.Client) func(context.Context, *hubv1.GetPolicyRequest) (*hubv1.Policy, error) {
-	return c.GetPolicy
 }
 
 func callers(p *hubv1.Policy) string {
@@ -304,7 +286,7 @@ func newHubPolicySet(s stdio, h *hubConn) *cobra.Command {
   tlsmcp hub policy get payment-api > p.json; $EDITOR p.json; tlsmcp hub policy set payment-api --file p.json`,
 		Args: exactly(1, "the service id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := call(cmd.Context(), h, policyCall, &hubv1.GetPolicyRequest{ServiceId: args[0]})
+			p, err := call(cmd.Context(), h, (*hubclient.Client).GetPolicy, &hubv1.GetPolicyRequest{ServiceId: args[0]})
 			if err != nil {
 				return err
 			}
@@ -333,9 +315,7 @@ func newHubPolicySet(s stdio, h *hubConn) *cobra.Command {
 					set()
 				}
 			}
-			done, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.PutPolicyRequest) (*hubv1.Policy, error) {
-				return c.PutPolicy
-			}, &hubv1.PutPolicyRequest{Policy: p, BaseVersion: base})
+			done, err := call(cmd.Context(), h, (*hubclient.Client).PutPolicy, &hubv1.PutPolicyRequest{Policy: p, BaseVersion: base})
 			if err != nil {
 				return err
 			}
@@ -361,9 +341,7 @@ func newHubWebhook(s stdio, h *hubConn) *cobra.Command {
 	r := &hubv1.CreateWebhookRequest{}
 	create := &cobra.Command{Use: "create URL", Short: "Add an address; prints the secret that signs what it gets, this once", Args: exactly(1, "the URL"), RunE: func(cmd *cobra.Command, args []string) error {
 		r.Url = args[0]
-		w, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.CreateWebhookRequest) (*hubv1.Webhook, error) {
-			return c.CreateWebhook
-		}, r)
+		w, err := call(cmd.Context(), h, (*hubclient.Client).CreateWebhook, r)
 		if err != nil {
 			return err
 		}
@@ -374,9 +352,7 @@ func newHubWebhook(s stdio, h *hubConn) *cobra.Command {
 	}}
 	create.Flags().StringSliceVar(&r.Topics, "topic", nil, "revocation, certificate, policy or alert; none: all")
 	list := &cobra.Command{Use: "list", Short: "List webhooks", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		m, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.ListWebhooksRequest) (*hubv1.ListWebhooksResponse, error) {
-			return c.ListWebhooks
-		}, &hubv1.ListWebhooksRequest{})
+		m, err := call(cmd.Context(), h, (*hubclient.Client).ListWebhooks, &hubv1.ListWebhooksRequest{})
 		if err != nil {
 			return err
 		}
@@ -389,9 +365,7 @@ func newHubWebhook(s stdio, h *hubConn) *cobra.Command {
 		})
 	}}
 	remove := &cobra.Command{Use: "delete ID", Short: "Delete a webhook", Args: exactly(1, "the webhook's id"), RunE: func(cmd *cobra.Command, args []string) error {
-		_, err := call(cmd.Context(), h, func(c *hubclient.Client) func(context.Context, *hubv1.DeleteWebhookRequest) (*hubv1.DeleteWebhookResponse, error) {
-			return c.DeleteWebhook
-		}, &hubv1.DeleteWebhookRequest{Id: args[0]})
+		_, err := call(cmd.Context(), h, (*hubclient.Client).DeleteWebhook, &hubv1.DeleteWebhookRequest{Id: args[0]})
 		return err
 	}}
 	cmd.AddCommand(create, list, remove)

@@ -102,8 +102,9 @@ func (h *hubConn) explain(err error) error {
 	return &failure{exitRefused, hubclient.Explain(err), ""}
 }
 
-// call asks the Hub one thing.
-func call[Req, Res any](ctx context.Context, h *hubConn, method func(*hubclient.Client) func(context.Context, Req) (Res, error), r Req) (Res, error) {
+// call asks the Hub one thing: method is a method of the client, such as
+// (*hubclient.Client).GetFleet.
+func call[Req, Res any](ctx context.Context, h *hubConn, method func(*hubclient.Client, context.Context, Req) (Res, error), r Req) (Res, error) {
 	var none Res
 	c, err := h.connect()
 	if err != nil {
@@ -112,7 +113,7 @@ func call[Req, Res any](ctx context.Context, h *hubConn, method func(*hubclient.
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	res, err := method(c)(ctx, r)
+	res, err := method(c, ctx, r)
 	return res, h.explain(err)
 }
 
