@@ -160,7 +160,7 @@ func (l *List) readEntries(in cryptobyte.String) error {
 
 func (l *List) readEntry(in cryptobyte.String) error {
 	var number cryptobyte.String
-	if !in.ReadASN1(&number, cbasn1.INTEGER) || len(number) == 0 {
+	if !in.ReadASN1(&number, cbasn1.INTEGER) || !minimalInteger(number) {
 		return errors.New("malformed serial number")
 	}
 	when, err := entryTime(&in)
@@ -195,6 +195,16 @@ func (l *List) readEntry(in cryptobyte.String) error {
 	copy(e.serial[len(e.serial)-len(number):], number)
 	l.entries = append(l.entries, e)
 	return nil
+}
+
+// minimalInteger tells whether these are the contents of an INTEGER as DER
+// wants it (X.690 section 8.3.2): at least one octet, and no first octet that
+// the second one's sign makes superfluous.
+func minimalInteger(b []byte) bool {
+	if len(b) < 2 {
+		return len(b) == 1
+	}
+	return !(b[0] == 0 && b[1]&0x80 == 0) && !(b[0] == 0xff && b[1]&0x80 != 0)
 }
 
 // entryTime reads the date of an entry. Both forms are fixed-width here, which

@@ -593,6 +593,11 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(scoped)
+	padded, err := ca.CRL(1, now, now.Add(time.Hour), big.NewInt(0x80))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bytes.Replace(padded, []byte{2, 2, 0, 0x80}, []byte{2, 2, 0, 0x7f}, 1)) // not DER: an octet too many
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lists, err := Parse(data)
 		if (err == nil) != (len(lists) > 0) {
