@@ -54,6 +54,17 @@ func NewLink(cert, issuer *x509.Certificate) Link {
 	return l
 }
 
+// ID names a certificate by its issuer and its serial number. It is
+// comparable.
+type ID struct {
+	issuer IssuerKey
+	serial serial
+	long   string
+}
+
+// ID is the name of the link's certificate.
+func (l *Link) ID() ID { return ID{l.key, l.serial, l.long} }
+
 // Entry is a list as a source holds it.
 type Entry struct {
 	List *List
