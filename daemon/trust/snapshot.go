@@ -1,10 +1,12 @@
 // Package trust decides who comes in. It holds the CAs, the allow rules and the
 // revocation lists as one immutable [Snapshot], and the sources that keep it
-// current: the CA file and CRL files, which are watched, and CRL URLs, which
-// are fetched on a schedule and cached on disk.
+// current: the CA file and CRL files, which are watched, CRL URLs, which are
+// fetched on a schedule and cached on disk, and OCSP responders, which are asked
+// about the certificates that were seen.
 //
 // A connection asks the snapshot that is current at that moment, and never
-// waits: no lock, no file, no network is on the way of a handshake. A source
+// waits: no file and no network is on the way of a handshake, and no lock that
+// is held for more than a look into memory. A source
 // that changes makes a new snapshot from what is valid, and swaps it in; what
 // is not valid leaves the old one in force and shows in [Store.Health].
 //
@@ -47,7 +49,7 @@ type Snapshot struct {
 	revlog  *revlog.Log     // the Hub's; nil: there is no Hub
 	hubKeys map[string]bool // key ids of the Hub's CAs
 
-	ocsp     *ocspCache // nil: mtls.ocsp is off
+	ocsp     *ocspBook // nil: mtls.ocsp is off
 	ocspHard bool
 }
 
@@ -170,6 +172,13 @@ func (s *Snapshot) judge(ch *chain, now time.Time) (rule string, _ *Refusal) {
 	if r := s.revokedByHub(ch, now); r != nil {
 		return "", r
 	}
+	var asked []ocspWord // nil: OCSP is off
+	if s.ocsp != nil {
+		var r *Refusal
+		if asked, r = s.askOCSP(ch, now); r != nil {
+			return "", r
+		}
+	}
 	p := revoke.Policy{Now: now, MaxAge: s.maxStale}
 	for i := range ch.links {
 		l := &ch.links[i]
@@ -184,12 +193,12 @@ func (s *Snapshot) judge(ch *chain, now time.Time) (rule string, _ *Refusal) {
 			continue
 		}
 		fresh := st.Fresh || s.hubFresh(ch.hub[i].issuer, now)
-		if s.ocsp != nil && !s.isHubs(ch.hub[i]) {
-			known, r := s.askOCSP(ch, i, fresh, now)
+		if asked != nil {
+			good, r := s.heedOCSP(ch, i, &asked[i], fresh, now)
 			if r != nil {
 				return "", r
 			}
-			fresh = fresh || known
+			fresh = fresh || good
 		}
 		if s.strict && !fresh {
 			return "", s.stale(ch, l, st, now)

@@ -123,7 +123,7 @@ func (c *condition) set(err error, now time.Time) (news bool) {
 
 // Status is the health of one source, for people and for metrics.
 type Status struct {
-	Source     string    // "ca_file /etc/…", "crl_file /etc/…", "crl_url http://…"; unique
+	Source     string    // "ca_file /etc/…", "crl_file /etc/…", "crl_url http://…", "ocsp http://…"; unique
 	OK         bool      // the last try worked, and what is held is not out of date
 	Since      time.Time // when it became so; zero: not tried yet
 	Detail     string    // what is wrong, also with one that is OK; empty: nothing

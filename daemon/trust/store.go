@@ -49,7 +49,7 @@ type Store struct {
 	restart chan struct{} // capacity 1: Run must look at its sources again
 
 	withHub bool
-	ocsp    *ocspCache
+	ocsp    *ocspBook
 
 	mu     sync.Mutex // guards what follows, and the making of snapshots
 	cfg    config.MTLS
@@ -97,7 +97,7 @@ func New(cfg config.MTLS, o Options) (*Store, error) {
 	if o.StateDir != "" {
 		s.cache.dir = filepath.Join(o.StateDir, "crl")
 	}
-	s.ocsp = newOCSPCache(s.log, s.now)
+	s.ocsp = newOCSPBook(s.log, s.now, s.signal, s.onCRL)
 	p, err := s.prepare(cfg, parts{})
 	if err != nil {
 		return nil, err
@@ -111,8 +111,8 @@ func New(cfg config.MTLS, o Options) (*Store, error) {
 // Current is the snapshot in force.
 func (s *Store) Current() *Snapshot { return s.current.Load() }
 
-// Changes has a value after the snapshot was swapped, one for any number of
-// swaps since it was last read.
+// Changes has a value after the snapshot was swapped or an OCSP answer was bad
+// news, one for any number of those since it was last read.
 func (s *Store) Changes() <-chan struct{} { return s.changes }
 
 // Ready is closed when each CRL URL was tried once, with or without success.
@@ -243,7 +243,7 @@ func (s *Store) publish() {
 	for _, src := range slices.Concat(s.parts.files, s.parts.urls) {
 		entries = append(entries, src.held.entries...)
 	}
-	next := &Snapshot{
+	s.current.Store(&Snapshot{
 		mode:     s.cfg.Mode,
 		cas:      s.parts.cas,
 		rules:    s.parts.rules,
@@ -253,22 +253,18 @@ func (s *Store) publish() {
 		callers:  s.hub.callers,
 		revlog:   s.revlog,
 		hubKeys:  s.hub.keys,
-	}
-	if s.cfg.OCSP == "soft" || s.cfg.OCSP == "hard" {
-		next.ocsp, next.ocspHard = s.ocsp, s.cfg.OCSP == "hard"
-	}
-	s.current.Store(next)
+		ocsp:     s.ocspOf(),
+		ocspHard: s.cfg.OCSP == "hard",
+	})
+	s.signal()
+}
+
+// signal says that [Snapshot.Recheck] may have another answer now.
+func (s *Store) signal() {
 	select {
 	case s.changes <- struct{}{}:
 	default:
 	}
-}
-
-// republish makes everybody look again.
-func (s *Store) republish() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.publish()
 }
 
 // Run watches the files and fetches the URLs until ctx is done. It is called
@@ -298,14 +294,11 @@ func (s *Store) watch(ctx context.Context) {
 	for _, src := range s.parts.urls {
 		urls = append(urls, src.name)
 	}
-	asks, client, refresh := s.cfg.OCSP == "soft" || s.cfg.OCSP == "hard", s.parts.client, s.cfg.RevocationRefresh
+	book, client, refresh := s.ocspOf(), s.parts.client, s.cfg.RevocationRefresh
 	s.mu.Unlock()
 
-	if asks {
-		if refresh <= 0 {
-			refresh = defaultRefresh
-		}
-		tasks.Go(func() { s.ocsp.run(ctx, client, refresh, s.republish) })
+	if book != nil {
+		tasks.Go(func() { book.run(ctx, client, refresh) })
 	}
 	tasks.Go(func() { filewatch.Watch(ctx, s.log, files, s.readFiles) })
 	var first sync.WaitGroup
@@ -483,8 +476,8 @@ func (s *Store) Health() []Status {
 		}
 		all = append(all, st)
 	}
-	if s.cfg.OCSP == "soft" || s.cfg.OCSP == "hard" {
-		all = append(all, s.ocsp.health()...)
+	if book := s.ocspOf(); book != nil {
+		all = append(all, book.health()...)
 	}
 	return all
 }
