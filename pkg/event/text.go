@@ -15,7 +15,7 @@ var sentences = map[Reason]string{
 	NotAllowed:        "the client's certificate is good, but no rule lets this identity in",
 	WrongUsage:        "the client's certificate is not meant for clients",
 	PinMismatch:       "no certificate in the client's chain has a pinned fingerprint",
-	StaleRevocation:   "revocation data is missing or too old, and the policy is strict",
+	StaleRevocation:   "revocation data is missing or too old, and the policy wants it fresh",
 	BadCertificate:    "the client's certificate cannot be read or breaks a rule for certificates",
 	TLSVersion:        "the client does not offer TLS 1.3",
 	ALPNMismatch:      "the client offers no application protocol that is spoken here",
