@@ -20,11 +20,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/rest"
 	"cyphers.ai/tlsmcp/hub/service"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
 	"cyphers.ai/tlsmcp/ipc/peercred"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
 
@@ -118,7 +118,7 @@ const compressFrom = 64 << 10
 // Handler serves the Hub's paths. Who asks must be in the request's context.
 func Handler(s *service.Service, l *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	path, calls := hubv1connect.NewHubServiceHandler(s, connect.WithInterceptors(errorsOf{l}), connect.WithReadMaxBytes(rest.MaxBody),
+	path, calls := hubv1connect.NewHubServiceHandler(s, connect.WithInterceptors(problem.Interceptor{Log: l}), connect.WithReadMaxBytes(rest.MaxBody),
 		connect.WithCompressMinBytes(compressFrom))
 	mux.Handle(path, calls)
 	mux.Handle("/", logged(rest.NewHandler(rest.Routes(s)), l))
@@ -151,37 +151,6 @@ func serveCRL(w http.ResponseWriter, r *http.Request, s *service.Service, issuer
 	w.Header().Set("Content-Type", "application/pkix-crl") // RFC 2585 section 4.2
 	w.Header().Set("Cache-Control", "max-age=60")
 	_, _ = w.Write(der)
-}
-
-// errorsOf gives every error the contract's form, and logs those that are the
-// Hub's own fault.
-type errorsOf struct{ log *slog.Logger }
-
-func (e errorsOf) mend(ctx context.Context, procedure string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if p := problem.From(err); p.Class == problem.Internal && ctx.Err() == nil && connect.CodeOf(err) == connect.CodeUnknown {
-		e.log.Error("call failed", event.KeyURL, procedure, event.KeyError, err)
-	}
-	return problem.Connect(err)
-}
-
-func (e errorsOf) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-		res, err := next(ctx, r)
-		return res, e.mend(ctx, r.Spec().Procedure, err)
-	}
-}
-
-func (e errorsOf) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
-}
-
-func (e errorsOf) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return e.mend(ctx, conn.Spec().Procedure, next(ctx, conn))
-	}
 }
 
 // logged logs what the REST face answers as the Hub's own fault.

@@ -21,10 +21,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
 	"cyphers.ai/tlsmcp/ipc/hubjson"
+	"cyphers.ai/tlsmcp/ipc/problem"
 )
 
 // MaxBody bounds a request's body. A CSR has 2 KiB, a report of a thousand

@@ -14,10 +14,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/rest"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
+	"cyphers.ai/tlsmcp/ipc/problem"
 )
 
 // service notes what it was asked, and answers with what the test says.

@@ -11,10 +11,10 @@ import (
 	"strings"
 
 	"cyphers.ai/tlsmcp/hub/ca"
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	"cyphers.ai/tlsmcp/ipc/hub"
 	"cyphers.ai/tlsmcp/ipc/peercred"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
 	"cyphers.ai/tlsmcp/pkg/revlog"

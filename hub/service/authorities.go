@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/hub/ca"
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/hubtrust"
 	"cyphers.ai/tlsmcp/pkg/pki"

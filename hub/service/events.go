@@ -7,9 +7,9 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 )
 
 // Limits of a report.

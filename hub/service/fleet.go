@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"cyphers.ai/tlsmcp/hub/ca"
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
 )
 

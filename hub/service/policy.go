@@ -13,9 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"cyphers.ai/tlsmcp/hub/ca"
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/identity"
 )

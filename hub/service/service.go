@@ -20,9 +20,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"

@@ -22,11 +22,11 @@ import (
 
 	"cyphers.ai/tlsmcp/hub"
 	"cyphers.ai/tlsmcp/hub/ca"
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/service"
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/hubtrust"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/test/pgtest"

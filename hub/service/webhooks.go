@@ -20,9 +20,9 @@ import (
 	"syscall"
 	"time"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"connectrpc.com/connect"
 
-	"cyphers.ai/tlsmcp/hub/problem"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 )
 
 func TestBothFacesTellTheSameStory(t *testing.T) {

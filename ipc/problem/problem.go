@@ -1,7 +1,7 @@
-// Package problem is what the Hub says when it refuses: a stable code for
-// programs, a sentence for people, and a hint, the way out. One value becomes
-// RFC 9457 problem details over REST and an error with a Problem as its detail
-// over gRPC and Connect, so that both faces tell the same story.
+// Package problem is what the Hub and the sidecar say when they refuse: a stable
+// code for programs, a sentence for people, and a hint, the way out. One value
+// becomes RFC 9457 problem details over REST and an error with a Problem as its
+// detail over gRPC and Connect, so that both faces tell the same story.
 package problem
 
 import (
@@ -81,9 +81,9 @@ func From(err error) *Error {
 		return e
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return &Error{Class: Unavailable, Code: "timeout", Detail: "the Hub did not finish in time", Hint: "try again", Err: err}
+		return &Error{Class: Unavailable, Code: "timeout", Detail: "it was not finished in time", Hint: "try again", Err: err}
 	}
-	return &Error{Class: Internal, Code: "internal", Detail: "the Hub could not do it", Hint: "the Hub's log says why", Err: err}
+	return &Error{Class: Internal, Code: "internal", Detail: "it could not be done", Hint: "the log of the server says why", Err: err}
 }
 
 // Connect is the refusal as a gRPC or Connect error. An error that is one
@@ -114,7 +114,7 @@ type document struct {
 	Hint   string `json:"hint,omitempty"`
 }
 
-// Faulty is a response writer that wants to know of errors that are the Hub's
+// Faulty is a response writer that wants to know of errors that are the server's
 // own fault, which the answer does not tell.
 type Faulty interface{ Fault(error) }
 
