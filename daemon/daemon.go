@@ -22,12 +22,14 @@ import (
 
 	"cyphers.ai/tlsmcp/daemon/admin"
 	"cyphers.ai/tlsmcp/daemon/conns"
+	"cyphers.ai/tlsmcp/daemon/control"
 	"cyphers.ai/tlsmcp/daemon/edge"
 	"cyphers.ai/tlsmcp/daemon/keyring"
 	"cyphers.ai/tlsmcp/daemon/link"
 	"cyphers.ai/tlsmcp/daemon/notify"
 	"cyphers.ai/tlsmcp/daemon/proxy"
 	"cyphers.ai/tlsmcp/daemon/trust"
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
@@ -60,9 +62,22 @@ type Daemon struct {
 	self    selfCheck
 	seen    seen
 	revoked atomic.Pointer[revlog.Log] // the Hub's log that is in force
+	started time.Time
+
+	hubTrust atomic.Pointer[link.Trust]   // what the Hub said last; nil: nothing yet
+	policy   atomic.Pointer[hubv1.Policy] // likewise
+
+	feed      *control.Feed
+	rates     rates
+	control   *control.Server // nil: none
+	noControl error           // why not; nil: it was not asked for, or is there
 
 	listeners []net.Listener
 	admin     *admin.Server // nil: none
+
+	stopping atomic.Bool
+	stopped  chan struct{} // closed by Stop
+	stopOnce sync.Once
 
 	tls atomic.Pointer[tls.Config]
 
@@ -84,7 +99,8 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, at: o.Now(), conns: conns.New(), notify: notify.New(o.Log)}
+	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, at: o.Now(), started: o.Now(), conns: conns.New(), notify: notify.New(o.Log),
+		feed: control.NewFeed(), stopped: make(chan struct{})}
 	d.cfg.Store(cfg)
 	var err error
 	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir, Hub: cfg.Hub.Kind != config.HubNone}); err != nil {
@@ -97,6 +113,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.metrics = newMetrics(d)
+	d.rates.metrics = d.metrics
 	d.events = newEventLog(o.Log, d.metrics)
 	d.proxy = proxy.New(cfg.Backend, cfg.Listen, o.Log, d.metrics)
 	d.applyTLS()
@@ -184,6 +201,7 @@ func (d *Daemon) event(e event.Connection) {
 		return
 	}
 	d.events.take(e)
+	d.feed.Connection(e)
 	d.tellHub(e)
 }
 
@@ -226,6 +244,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.admin != nil {
 		keep(d.admin.Run)
 	}
+	keep(func(ctx context.Context) error { d.feed.Run(ctx); return nil })
+	keep(func(ctx context.Context) error { d.rates.run(ctx); return nil })
+	if d.control != nil {
+		keep(d.control.Run)
+	}
+	keep(func(ctx context.Context) error { d.stopWith(ctx, stop); return nil })
 	d.awaitRevocation(serveCtx)
 
 	var serving errgroup.Group
@@ -243,6 +267,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // draining tells everybody that no more connections are accepted.
 func (d *Daemon) draining() {
+	d.stopping.Store(true)
 	d.notify.Stopping()
 	open, _ := d.conns.Len()
 	d.log.Info("draining", event.KeyCount, open)

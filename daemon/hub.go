@@ -10,6 +10,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon/admin"
 	"cyphers.ai/tlsmcp/daemon/keyring"
 	"cyphers.ai/tlsmcp/daemon/link"
+	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -52,12 +53,14 @@ func (d *Daemon) takeRevocations(l *revlog.Log) (cut, open int) {
 		cut = d.conns.Recheck(d.mayStay)
 		d.logCut(cut)
 		d.retire()
+		d.feed.Publish(&controlv1.Event{Kind: "revocation", Count: uint64(cut), Detail: fmt.Sprintf("the Hub's revocations up to %d are in force", l.Sequence())})
 	}
 	open, _ = d.conns.Len()
 	return cut, open
 }
 
 func (d *Daemon) takeHubTrust(t *link.Trust) {
+	d.hubTrust.Store(t)
 	d.trust.SetHubCAs(append(slices.Clone(t.Roots), t.Issuers...))
 	d.hubSpoke()
 }
@@ -69,6 +72,9 @@ func (d *Daemon) takePolicy(p *hubv1.Policy) {
 	if err != nil {
 		d.log.Error("the Hub's policy is not taken, the one before stays", event.KeyError, err)
 		return
+	}
+	if before := d.policy.Swap(p); before.GetVersion() != p.GetVersion() {
+		d.feed.Publish(&controlv1.Event{Kind: "policy", Detail: fmt.Sprintf("policy version %d", p.GetVersion()), Actor: p.GetUpdatedBy()})
 	}
 	d.hubSpoke()
 }

@@ -13,17 +13,15 @@ import (
 	"cyphers.ai/tlsmcp/pkg/event"
 )
 
-// adminSocket is the FileDescriptorName= of the admin listener. Sockets of any
-// other name take clients.
+// adminSocket is the FileDescriptorName= of the admin listener. Sockets of other
+// names than this one and the control socket's take clients.
 const adminSocket = "admin"
 
 // open takes the sockets that systemd passed, or binds.
 func (d *Daemon) open(ctx context.Context, cfg *config.Config, passed map[string][]net.Listener) error {
-	var data, adminListeners []net.Listener
+	var data []net.Listener
 	for name, ls := range passed {
-		if name == adminSocket {
-			adminListeners = append(adminListeners, ls...)
-		} else {
+		if name != adminSocket && name != controlSocket {
 			data = append(data, ls...)
 		}
 	}
@@ -42,7 +40,10 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config, passed map[string
 		}
 	}
 	d.warnDescriptors(cfg.Listen.MaxConnections)
-	return d.openAdmin(cfg, adminListeners)
+	if err := d.openAdmin(cfg, passed[adminSocket]); err != nil {
+		return err
+	}
+	return d.openControl(cfg, passed[controlSocket])
 }
 
 func (d *Daemon) openAdmin(cfg *config.Config, passed []net.Listener) error {

@@ -14,6 +14,9 @@ func (d *Daemon) checks() []admin.Check {
 	if d.link != nil {
 		all = append(all, d.hubCheck())
 	}
+	if c, show := d.controlCheck(); show {
+		all = append(all, c)
+	}
 	for _, h := range d.trust.Health() {
 		all = append(all, admin.Check{Name: "trust: " + h.Source, OK: h.OK, Detail: h.Detail, Since: h.Since})
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
+	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
@@ -22,12 +23,21 @@ func (d *Daemon) Reload() error {
 	defer d.notify.Ready()
 	err := d.reload()
 	d.reloaded, d.at = err, d.now()
+	d.feed.Publish(reloadEvent(err))
 	if err != nil {
 		d.log.Error("reload refused; the old configuration stays", event.KeyError, err.Error())
 		return err
 	}
 	d.log.Info("reloaded", event.KeyFile, d.config().Path)
 	return nil
+}
+
+func reloadEvent(err error) *controlv1.Event {
+	e := &controlv1.Event{Kind: "reload", Detail: "the configuration was read again"}
+	if err != nil {
+		e.Outcome, e.Detail = "refused", err.Error()
+	}
+	return e
 }
 
 func (d *Daemon) reload() error {

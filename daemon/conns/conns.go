@@ -70,6 +70,22 @@ func (t *Table) Len() (connections, certificates int) {
 	return connections, certificates
 }
 
+// Select returns the connections that which picks. It is called with the table's
+// lock held, so it must be quick.
+func (t *Table) Select(which func(*edge.Conn) bool) []*edge.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []*edge.Conn
+	for _, set := range t.byPeer {
+		for c := range set {
+			if which(c) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
 // Ask says whether a peer may stay: a reason means that it may not. The peer
 // is nil for the clients without a certificate.
 type Ask func(*identity.Peer) (event.Reason, string)

@@ -143,6 +143,33 @@ const (
 	PhaseClosing
 )
 
+// String is the phase for people and for the control API.
+func (p Phase) String() string {
+	switch p {
+	case PhaseBusy:
+		return "busy"
+	case PhaseIdle:
+		return "idle"
+	case PhaseHeader:
+		return "header"
+	case PhaseBody:
+		return "body"
+	case PhaseBackend:
+		return "backend"
+	case PhaseTunnel:
+		return "tunnel"
+	case PhaseManaged:
+		return "http2"
+	}
+	return "closing"
+}
+
+// Waits is what the connection waits for.
+func (c *Conn) Waits() Phase { return Phase(c.phase.Load()) }
+
+// Started is when the connection was accepted.
+func (c *Conn) Started() time.Time { return c.started }
+
 // Enter says what the connection waits for from here on.
 func (c *Conn) Enter(p Phase) { c.phase.Store(uint32(p)) }
 

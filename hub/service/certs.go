@@ -2,9 +2,6 @@ package service
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -210,7 +207,7 @@ func (s *Service) sign(ctx context.Context, l ca.Leaf, ttl time.Duration, by Act
 	row := store.Certificate{
 		ID: store.NewID(), Serial: cert.SerialNumber.Text(16), IssuerKeyID: issuing.KeyID(), Type: string(l.Type), ServiceID: l.ServiceID, NodeID: l.NodeID,
 		Identity: peer.ID, CommonName: peer.CommonName, DNSNames: cert.DNSNames, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
-		Chain: string(pki.EncodeCertificates(append([]*x509.Certificate{cert}, a.chain(issuing)...)...)), KeyAlgorithm: keyAlgorithm(cert),
+		Chain: string(pki.EncodeCertificates(append([]*x509.Certificate{cert}, a.chain(issuing)...)...)), KeyAlgorithm: pki.KeyAlgorithm(cert),
 		Fingerprint: peer.Fingerprint, IssuedBy: by.Name, IssuedAt: s.now(), RenewedFrom: renewedFrom, Names: revlog.NamesOf(peer),
 	}
 	for _, ip := range cert.IPAddresses {
@@ -224,18 +221,6 @@ func leafNames(l *ca.Leaf) []revlog.Name {
 	p := &identity.Peer{SPIFFE: l.SPIFFE(), CommonName: l.CommonName(), DNS: l.DNSNames}
 	names := revlog.NamesOf(p)
 	return append(names, revlog.Name{Kind: revlog.Service, Name: l.ServiceID})
-}
-
-func keyAlgorithm(c *x509.Certificate) string {
-	switch k := c.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		return "ECDSA " + k.Params().Name
-	case ed25519.PublicKey:
-		return "Ed25519"
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	}
-	return c.PublicKeyAlgorithm.String()
 }
 
 // RenewCertificate issues a certificate with the names of an earlier one.

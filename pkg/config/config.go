@@ -72,6 +72,16 @@ const (
 	HubRemote
 )
 
+func (k HubKind) String() string {
+	switch k {
+	case HubLocal:
+		return "local"
+	case HubRemote:
+		return "remote"
+	}
+	return "none"
+}
+
 // Listen is the TLS side.
 type Listen struct {
 	Addresses         []netip.AddrPort // an unspecified IPv6 address takes IPv4 too, as the kernel does

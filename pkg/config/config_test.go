@@ -367,7 +367,7 @@ func TestWarnings(t *testing.T) {
 		{"an mcp backend cannot be served", `backend.protocol = "mcp"`, "backend.protocol", "backend.protocol"},
 		{"an mcp-stdio backend cannot be served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']", "backend.protocol", "backend.protocol"},
 		{"FIPS cannot be served", `fips.mode = "on"`, "fips.mode", "fips.mode"},
-		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\naudit.keep = '1d'\ncontrol.viewers = []\nclient_cert.max_ttl = '2d'\nmcp_gateway.rate = '1/s'", "mcp audit control client_cert mcp_gateway", ""},
+		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\naudit.keep = '1d'\nclient_cert.max_ttl = '2d'\nmcp_gateway.rate = '1/s'", "mcp audit client_cert mcp_gateway", ""},
 		{"keys without effect draw one each", "server_cert.acme_email = 'a@b.example'\nbackend.path = '/x'", "server_cert.acme_email backend.path", ""},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -42,7 +42,6 @@ func gaps() []gap {
 		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
 		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
 		{key: "audit", would: "it would keep a hash-chained record of every decision; the log has them meanwhile"},
-		{key: "control", would: "it would open the socket that the command line and the console use"},
 		{key: "fips.mode", blocks: true, needs: func(c *Config) bool { return c.FIPS },
 			would: "on would refuse to run unless the validated cryptographic module is active",
 			hint:  `use fips.mode = "off"`},

@@ -88,5 +88,6 @@ const (
 	BackendBroke     Reason = "backend_broke"
 	BackendMalformed Reason = "backend_malformed"
 	Drained          Reason = "drained"
+	ByOperator       Reason = "closed_by_operator"
 	Reset            Reason = "reset"
 )

@@ -41,4 +41,9 @@ const (
 	KeyService  = "service"
 	KeySequence = "sequence"
 	KeyNode     = "node"
+	KeyCall     = "call"
+	KeyTarget   = "target"
+	KeyPID      = "pid"
+	KeyComm     = "comm"
+	KeyAgent    = "agent"
 )

@@ -39,5 +39,6 @@ var sentences = map[Reason]string{
 	BackendBroke:     "the backend closed the connection in the middle of a response",
 	BackendMalformed: "the backend sent a response that is malformed or can be read in two ways",
 	Drained:          "the daemon is stopping",
+	ByOperator:       "an operator closed the connection through the control API",
 	Reset:            "the connection was reset",
 }

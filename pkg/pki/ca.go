@@ -231,6 +231,19 @@ func (l *Leaf) Write(certFile, keyFile string) error {
 	return errors.Join(WriteFileAtomic(keyFile, l.KeyPEM, 0o600), WriteFileAtomic(certFile, l.CertPEM, 0o644))
 }
 
+// KeyAlgorithm is a certificate's kind of key for people: "ECDSA P-256".
+func KeyAlgorithm(c *x509.Certificate) string {
+	switch k := c.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	}
+	return c.PublicKeyAlgorithm.String()
+}
+
 // Fingerprint is the lower-case hex SHA-256 of a certificate's DER, which is
 // what a pin names.
 func Fingerprint(c *x509.Certificate) string {
