@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cyphers.ai/tlsmcp/hub/problem"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
 

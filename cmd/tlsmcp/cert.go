@@ -231,7 +231,7 @@ func reportRevocation(ctx context.Context, s stdio, h *hubConn, done *hubv1.Revo
 
 // await follows how a revocation spreads until it is everywhere.
 func await(ctx context.Context, h *hubConn, sequence uint64) (*hubv1.RevocationProgress, error) {
-	c, err := h.connect()
+	c, err := h.connect(ctx)
 	if err != nil {
 		return nil, err
 	}

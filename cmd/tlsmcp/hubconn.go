@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
-	"cyphers.ai/tlsmcp/ipc/hubjson"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
@@ -27,16 +27,21 @@ const defaultHubSocket = "/run/tlsmcp-hub/hub.sock"
 // hubConn says which Hub a command asks, and as whom.
 type hubConn struct {
 	url, socket, tokenFile, caFile string
+	daemon                         daemonConn
 	json                           bool
 }
 
 // flags adds the flags to a group of commands, and --json to each.
 func (h *hubConn) flags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
-	f.StringVar(&h.url, "hub", os.Getenv("TLSMCP_HUB"), `the Hub's URL, "https://HOST:PORT" (TLSMCP_HUB); without it the Hub on this host is asked`)
+	f.StringVar(&h.url, "hub", os.Getenv("TLSMCP_HUB"), `the Hub's URL, "https://HOST:PORT" (TLSMCP_HUB); without it the Hub of this host's sidecar is asked`)
 	f.StringVar(&h.tokenFile, "token-file", os.Getenv("TLSMCP_TOKEN_FILE"), "file with a bearer token (TLSMCP_TOKEN_FILE; TLSMCP_TOKEN holds the token itself)")
 	f.StringVar(&h.caFile, "hub-ca", "", "PEM file with the Hub's root, instead of the root that the token names")
-	f.StringVar(&h.socket, "hub-socket", defaultHubSocket, "Unix socket of the Hub on this host")
+	f.StringVar(&h.socket, "hub-socket", "", "Unix `PATH` of a Hub on this host (default: where the sidecar says, else "+defaultHubSocket+")")
+	f.StringVar(&h.daemon.socket, "socket", os.Getenv("TLSMCP_SOCKET"), "`PATH` of the sidecar's control socket (TLSMCP_SOCKET)")
+	f.StringVar(&h.daemon.instance, "instance", "", "the sidecar tlsmcpd@`NAME` of this host")
+	cmd.MarkFlagsMutuallyExclusive("socket", "instance")
+	cmd.MarkFlagsMutuallyExclusive("hub", "hub-socket")
 	f.BoolVar(&h.json, "json", false, "as JSON")
 }
 
@@ -52,11 +57,47 @@ func (h *hubConn) token() (string, error) {
 	return strings.TrimSpace(string(raw)), nil
 }
 
-// connect makes a client.
-func (h *hubConn) connect() (*hubclient.Client, error) {
-	if h.url == "" {
-		return hubclient.New(hubclient.Options{Socket: h.socket})
+// connect makes a client, in the name of whoever runs the command: of the Hub
+// that the flags name, else of the one that this host's sidecar belongs to, else
+// of one at the usual place.
+func (h *hubConn) connect(ctx context.Context) (*hubclient.Client, error) {
+	switch {
+	case h.socket != "": // the flag says more than the environment
+	case h.url != "":
+		return h.connectURL()
+	default:
+		c, err := h.throughDaemon(ctx)
+		if c != nil || err != nil {
+			return c, err
+		}
+		h.socket = defaultHubSocket
 	}
+	return hubclient.New(hubclient.Options{Socket: h.socket})
+}
+
+// throughDaemon asks the sidecar for its Hub; nil when there is no sidecar that
+// would say.
+func (h *hubConn) throughDaemon(ctx context.Context) (*hubclient.Client, error) {
+	token, err := h.token()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	d := h.daemon.connect()
+	c, err := d.Hub(ctx, token)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(err, controlclient.ErrNoHub):
+		return nil, &failure{exitRefused, err, "name the Hub to ask with --hub URL, or with --hub-socket PATH"}
+	case h.daemon.socket != "" || h.daemon.instance != "":
+		return nil, explainControl(d, err)
+	}
+	return nil, nil
+}
+
+func (h *hubConn) connectURL() (*hubclient.Client, error) {
 	text, err := h.token()
 	if err != nil {
 		return nil, err
@@ -95,7 +136,7 @@ func (h *hubConn) explain(err error) error {
 	if hubclient.Unreachable(err) {
 		where, hint := h.url, "is tlsmcp-hub running there, and is the port open?"
 		if where == "" {
-			where, hint = h.socket, "is tlsmcp-hub running on this host? --hub URL asks another one"
+			where, hint = cmp.Or(h.socket, "the sidecar's Hub"), "is tlsmcp-hub running on this host? --hub URL asks another one"
 		}
 		return &failure{exitUnreachable, fmt.Errorf("the Hub at %s does not answer: %w", where, hubclient.Explain(err)), hint}
 	}
@@ -106,7 +147,7 @@ func (h *hubConn) explain(err error) error {
 // (*hubclient.Client).GetFleet.
 func call[Req, Res any](ctx context.Context, h *hubConn, method func(*hubclient.Client, context.Context, Req) (Res, error), r Req) (Res, error) {
 	var none Res
-	c, err := h.connect()
+	c, err := h.connect(ctx)
 	if err != nil {
 		return none, err
 	}
@@ -122,11 +163,7 @@ func (h *hubConn) print(s stdio, m proto.Message, text func() error) error {
 	if !h.json {
 		return text()
 	}
-	out, err := hubjson.MarshalIndent(m)
-	if err == nil {
-		_, err = fmt.Fprintf(s.out, "%s\n", out)
-	}
-	return err
+	return printJSON(s, m)
 }
 
 // table writes rows in columns; the first is the head.

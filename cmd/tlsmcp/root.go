@@ -67,6 +67,12 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, "%w", err) })
 	root.AddCommand(
 		newRun(s),
+		newStatus(s),
+		newWatch(s),
+		newConns(s),
+		newReload(s),
+		newDrain(s),
+		newLogLevel(s),
 		newConfig(s),
 		newCert(s),
 		newHub(s),
@@ -114,7 +120,11 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		return 0
 	}
 	f, ok := errors.AsType[*failure](err)
-	if !ok {
+	switch {
+	case ok:
+	case strings.HasPrefix(err.Error(), "if any flags in the group"): // cobra's own check, which has no type
+		f = &failure{exitUsage, err, "give one of them"}
+	default:
 		f = &failure{code: exitRefused, err: err}
 	}
 	if f.err != nil {

@@ -20,7 +20,6 @@ import (
 	"cyphers.ai/tlsmcp/ipc/control"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/control/v1/controlv1connect"
-	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
@@ -79,7 +78,7 @@ var ErrNoHub = errors.New("this sidecar has no Hub: hub.url is \"none\"")
 // Hub makes a client of the sidecar's Hub in the caller's name: of a Hub on this
 // host, which asks the kernel who connects, directly; of one elsewhere by way of
 // the sidecar, which knows how to recognize it, with the caller's token.
-func (c *Client) Hub(ctx context.Context, token string) (hubv1connect.HubServiceClient, error) {
+func (c *Client) Hub(ctx context.Context, token string) (*hubclient.Client, error) {
 	h, err := c.GetHub(ctx, &controlv1.GetHubRequest{})
 	if err != nil {
 		return nil, err
@@ -88,7 +87,7 @@ func (c *Client) Hub(ctx context.Context, token string) (hubv1connect.HubService
 	case "local":
 		return hubclient.New(hubclient.Options{Socket: h.GetSocket()})
 	case "remote":
-		return hubv1connect.NewHubServiceClient(&http.Client{Transport: &bearer{c.http.Transport, token}}, base, connect.WithGRPC()), nil
+		return hubclient.New(hubclient.Options{Through: c.http.Transport, Token: token})
 	}
 	return nil, ErrNoHub
 }
@@ -104,19 +103,6 @@ func (h *headers) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Header[name] = values
 	}
 	return h.next.RoundTrip(r)
-}
-
-type bearer struct {
-	next  http.RoundTripper
-	token string
-}
-
-func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	if b.token != "" {
-		r = r.Clone(r.Context())
-		r.Header.Set("Authorization", "Bearer "+b.token)
-	}
-	return b.next.RoundTrip(r)
 }
 
 // Trouble is why a sidecar cannot be talked to: the sentence, and the way out.

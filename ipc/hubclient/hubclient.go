@@ -24,10 +24,12 @@ import (
 	"cyphers.ai/tlsmcp/pkg/hubtrust"
 )
 
-// Options say which Hub, and as whom. Exactly one of URL and Socket is set.
+// Options say which Hub, and as whom. Exactly one of URL, Socket and Through is
+// set.
 type Options struct {
-	URL    string // "https://hub.example:9443"
-	Socket string // path of the Unix socket
+	URL     string            // "https://hub.example:9443"
+	Socket  string            // path of the Unix socket
+	Through http.RoundTripper // a sidecar's control socket, which passes calls on
 
 	// How the Hub is known, with URL: by root certificates, or by a root's hash,
 	// as tokens carry it.
@@ -42,11 +44,14 @@ type Options struct {
 // Client is a Hub's client.
 type Client struct {
 	hubv1connect.HubServiceClient
-	transport *http.Transport
+	transport *http.Transport // nil: it is somebody else's
 }
 
 // New makes a client. It does not connect yet.
 func New(o Options) (*Client, error) {
+	if o.Through != nil {
+		return over(o, o.Through, "http://tlsmcp", nil), nil
+	}
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 5 * time.Second,
@@ -74,12 +79,20 @@ func New(o Options) (*Client, error) {
 		}
 		t.TLSClientConfig = tlsConfig(o)
 	}
-	client := &http.Client{Transport: &headers{next: t, token: o.Token, node: o.Node}}
-	return &Client{hubv1connect.NewHubServiceClient(client, base, connect.WithGRPC()), t}, nil
+	return over(o, t, base, t), nil
+}
+
+func over(o Options, next http.RoundTripper, base string, own *http.Transport) *Client {
+	client := &http.Client{Transport: &headers{next: next, token: o.Token, node: o.Node}}
+	return &Client{hubv1connect.NewHubServiceClient(client, base, connect.WithGRPC()), own}
 }
 
 // Close lets idle connections go.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	if c.transport != nil {
+		c.transport.CloseIdleConnections()
+	}
+}
 
 // tlsConfig checks who the Hub is by package hubtrust. The usual check of a host
 // name is off because a Hub is no name: it is an identity under its root.
