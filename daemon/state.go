@@ -47,7 +47,13 @@ func certificate(c *x509.Certificate) *controlv1.Certificate {
 
 func (d *Daemon) hubState() *controlv1.HubState {
 	cfg := d.config().Hub
-	h := &controlv1.HubState{Kind: cfg.Kind.String(), Url: cfg.URL, Socket: cfg.Socket}
+	h := &controlv1.HubState{Kind: cfg.Kind.String()}
+	switch cfg.Kind {
+	case config.HubLocal:
+		h.Socket = cfg.Socket
+	case config.HubRemote:
+		h.Url = cfg.URL
+	}
 	if d.link == nil {
 		return h
 	}

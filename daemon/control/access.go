@@ -250,7 +250,7 @@ func targetOf(r any) string {
 	if err != nil || text == "{}" {
 		return ""
 	}
-	return text[:min(len(text), 500)]
+	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
 }
 
 // agentOf is what a client says of the AI agent behind it: a claim, kept short
@@ -262,7 +262,7 @@ func agentOf(h http.Header) string {
 		}
 		return r
 	}, h.Get(control.AgentHeader))
-	return name[:min(len(name), 100)]
+	return strings.ToValidUTF8(name[:min(len(name), 100)], "")
 }
 
 // commOf is the name of a process, as best effort: the process may be gone, and

@@ -156,10 +156,17 @@ const batchField = 1
 func (it *item) encode(sequence uint64) []byte {
 	raw, err := proto.Marshal(it.message(sequence))
 	if err != nil { // a text that is not UTF-8: the event is there all the same
-		raw, _ = proto.Marshal(&controlv1.Event{Sequence: sequence, Kind: string(it.conn.Kind), Detail: "the event cannot be shown: " + err.Error()})
+		raw, _ = proto.Marshal(&controlv1.Event{Sequence: sequence, Kind: it.kind(), Detail: "the event cannot be shown: " + err.Error()})
 	}
 	out := protowire.AppendTag(make([]byte, 0, len(raw)+6), batchField, protowire.BytesType)
 	return protowire.AppendBytes(out, raw)
+}
+
+func (it *item) kind() string {
+	if it.other != nil {
+		return it.other.GetKind()
+	}
+	return string(it.conn.Kind)
 }
 
 func (it *item) message(sequence uint64) *controlv1.Event {
@@ -196,9 +203,9 @@ type Filter struct {
 }
 
 func (fl *Filter) fits(it *item) bool {
-	kind, identity := string(it.conn.Kind), it.conn.Identity
+	kind, identity := it.kind(), it.conn.Identity
 	if it.other != nil {
-		kind, identity = it.other.GetKind(), it.other.GetIdentity()
+		identity = it.other.GetIdentity()
 	}
 	switch {
 	case len(fl.Kinds) > 0 && !slices.Contains(fl.Kinds, kind):
