@@ -79,6 +79,8 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 		newQuickstart(s),
 		newVersion(s),
 	)
+	addMan(root)
+	addCompletions(root)
 	return group(root)
 }
 

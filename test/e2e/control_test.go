@@ -241,6 +241,25 @@ func TestCertificatesByWayOfTheSidecar(t *testing.T) {
 	if code != 0 || !strings.Contains(out, `"type": "node"`) {
 		t.Fatalf("cert list: exit %d, %s%s", code, out, stderr)
 	}
+	var list struct {
+		Certificates []struct{ ID, Type string }
+	}
+	if json.Unmarshal([]byte(out), &list) != nil || len(list.Certificates) == 0 {
+		t.Fatal(out)
+	}
+	complete := func(args ...string) string {
+		out, _, _ := tool(t, tlsmcpCLI, append([]string{"__complete", "cert", "--socket", d.socket()}, args...)...)
+		return out
+	}
+	if out := complete("revoke", list.Certificates[0].ID[:4]); !strings.Contains(out, list.Certificates[0].ID+"\t"+list.Certificates[0].Type) {
+		t.Errorf("an id is completed to %q", out)
+	}
+	if out := complete("list", "--service", ""); !strings.HasPrefix(out, "e2e\n") {
+		t.Errorf("a service is completed to %q", out)
+	}
+	if out := complete("revoke", "--reason", "key"); !strings.HasPrefix(out, "key_compromise\n") {
+		t.Errorf("a reason is completed to %q", out)
+	}
 	t.Setenv("TLSMCP_TOKEN_FILE", "")
 	if _, stderr, code = cli(t, d.socket(), "cert", "list"); code != 1 || !containsAll(stderr, []string{"no token", "hint: "}) {
 		t.Errorf("without a token: exit %d, %s", code, stderr)
