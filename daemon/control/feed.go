@@ -19,6 +19,12 @@ const (
 	feedRefusals = 20                     // the last refusals, to show
 	feedPace     = 100 * time.Millisecond // between two batches of one watcher
 	feedBatch    = 4096                   // events in a batch
+
+	// feedRate is how many events a second all watchers get together, beyond
+	// what is held when they begin. One console follows anything; a hundred of
+	// them share it, miss events and are told so, rather than take the processor
+	// from the connections.
+	feedRate = 20_000
 )
 
 // Feed is what happens, for those who watch. To publish costs one store under a
@@ -244,34 +250,53 @@ func (f *Feed) Watch(ctx context.Context, from, backlog uint64, fl Filter, send 
 		f.watchers--
 	}()
 	f.encode()
+	share := share{events: feedSize, at: time.Now()}
 	for first := true; ; first = false {
-		b, next, news := f.take(cursor, &fl)
+		b, next, news := f.take(cursor, &fl, &share)
 		cursor = next
 		if first || len(b.items) > 0 || b.Dropped > 0 {
 			if err := send(b); err != nil {
 				return err
 			}
 		}
-		if news == nil {
-			continue // there is more
+		var pause <-chan time.Time
+		if news == nil { // there is more
+			if share.events >= 1 {
+				continue
+			}
+			pause = time.After(feedPace)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-news:
+		case <-pause:
 		}
 	}
 }
 
+// share is how many events a watcher may have now.
+type share struct {
+	events float64
+	at     time.Time // when it was last reckoned
+}
+
+func (s *share) grow(now time.Time, watchers int) {
+	s.events = min(s.events+now.Sub(s.at).Seconds()*feedRate/float64(max(watchers, 1)), feedSize)
+	s.at = now
+}
+
 // take takes a batch. news is closed when there is more; nil: there is already.
-func (f *Feed) take(cursor uint64, fl *Filter) (b Batch, next uint64, news <-chan struct{}) {
+func (f *Feed) take(cursor uint64, fl *Filter, s *share) (b Batch, next uint64, news <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s.grow(time.Now(), f.watchers)
+	defer func() { s.events -= float64(len(b.items)) }()
 	b.Head = f.next - 1
 	if oldest := f.oldest(); cursor < oldest {
 		b.Dropped, cursor = oldest-cursor, oldest
 	}
-	for ; cursor < f.encoded && len(b.items) < feedBatch; cursor++ {
+	for most := min(feedBatch, int(s.events)); cursor < f.encoded && len(b.items) < most; cursor++ {
 		if it := f.ring[cursor%feedSize]; fl.fits(it) {
 			b.items = append(b.items, it)
 			b.numbers = append(b.numbers, cursor)

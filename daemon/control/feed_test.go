@@ -210,3 +210,25 @@ func BenchmarkPublish(b *testing.B) {
 		f.Connection(e)
 	}
 }
+
+func TestManyWatchersShareTheRate(t *testing.T) {
+	s := share{at: time.Unix(0, 0)}
+	s.grow(time.Unix(1, 0), 100)
+	if s.events != feedRate/100 {
+		t.Errorf("a hundredth of a second's rate is %v", s.events)
+	}
+	s.grow(time.Unix(1000, 0), 1)
+	if s.events != feedSize {
+		t.Errorf("nobody saves up more than what is held: %v", s.events)
+	}
+	f := NewFeed()
+	for n := range 10 {
+		f.Connection(accepted(n))
+	}
+	f.encode()
+	f.watchers = 1
+	b, next, news := f.take(1, &Filter{}, &share{events: 3 + 60*feedRate, at: time.Now().Add(time.Minute)})
+	if len(b.items) > 3 || next > 4 || news != nil {
+		t.Errorf("with room for three it gets %d, then goes on at %d", len(b.items), next)
+	}
+}
