@@ -36,7 +36,7 @@ func NewTLSConfig(p Policy) *tls.Config {
 		MinVersion:                  tls.VersionTLS13,
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true, // full records: half the CPU per byte in bulk
-		GetCertificate:              p.GetCertificate,
+		GetCertificate:              certificateOr(p.GetCertificate),
 		NextProtos:                  p.ALPN,
 		ClientCAs:                   p.ClientCAs,
 	}
@@ -62,6 +62,17 @@ func NewTLSConfig(p Policy) *tls.Config {
 		return nil, nil // the same configuration, whatever the server name
 	}
 	return cfg
+}
+
+// certificateOr gives the lack of a server certificate its reason.
+func certificateOr(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := get(hello)
+		if err != nil {
+			return nil, &refusal{Verdict{Reason: event.ServerCertMissing, Detail: err.Error()}}
+		}
+		return cert, nil
+	}
 }
 
 // helloNote is what the client said of itself before anything was decided.

@@ -3,6 +3,7 @@ package edge
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -45,13 +46,19 @@ func TestReasonsOfTheTLSLibrary(t *testing.T) {
 		{"a certificate with another's key", &server, tls.Certificate{Certificate: good.Certificate, PrivateKey: other.PrivateKey}, "http/1.1", event.BadCertificate},
 		{"no protocol in common", &server, good, "spdy/1", event.ALPNMismatch},
 		{"a server without a certificate", nil, good, "http/1.1", event.ServerCertMissing},
+		{"a server whose certificate is yet to come", &tls.Certificate{}, good, "http/1.1", event.ServerCertMissing},
 		{"all well", &server, good, "http/1.1", ""},
 	} {
 		t.Run(tc.rule, func(t *testing.T) {
 			admitAll := func([]*x509.Certificate) Verdict { return Verdict{} }
 			cfg := NewTLSConfig(Policy{
-				GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return tc.server, nil },
-				Mode:           config.MTLSRequired, ALPN: []string{"http/1.1"}, Verify: admitAll,
+				GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+					if tc.server != nil && tc.server.Certificate == nil {
+						return nil, errors.New("not yet")
+					}
+					return tc.server, nil
+				},
+				Mode: config.MTLSRequired, ALPN: []string{"http/1.1"}, Verify: admitAll,
 			})
 			c := &Conn{server: &Server{opts: Options{TLS: func() *tls.Config { return cfg }, Verify: admitAll, HandshakeTimeout: time.Second}}}
 			theirs := tcpPair(t, c)
