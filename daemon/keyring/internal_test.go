@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -66,6 +67,8 @@ func (b *bench) openWith(i *issuer) error {
 	return err
 }
 
+func (b *bench) issuedFile() string { return filepath.Join(b.dir, "keyring", "server.pem") }
+
 func TestTheHubIssuesTheFirstCertificate(t *testing.T) {
 	b, i := internalBench(t, time.Hour)
 	must(t, b.openWith(i))
@@ -77,10 +80,15 @@ func TestTheHubIssuesTheFirstCertificate(t *testing.T) {
 	if h := b.Health(); h.Err != nil || b.Current().Leaf.Subject.CommonName != "pay" {
 		t.Errorf("health %+v", h)
 	}
-	info, err := os.Stat(b.internalFile())
+	info, err := os.Stat(b.issuedFile())
 	must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the key's file has mode %v", info.Mode())
+	}
+	info, err = os.Stat(filepath.Dir(b.issuedFile()))
+	must(t, err)
+	if info.Mode().Perm() != 0o700 {
+		t.Errorf("its directory has mode %v", info.Mode())
 	}
 }
 
@@ -143,17 +151,129 @@ func TestACommercialCertificateRaisesAnAlarmOncePerStage(t *testing.T) {
 	b.write(b.issue(pki.LeafOptions{CommonName: "bought", NotAfter: time.Now().Add(40 * 24 * time.Hour)}))
 	must(t, b.open())
 	alarms := func() (warn, err int) {
-		return strings.Count(b.log.String(), "level=WARN msg=\"the server certificate ends soon"), strings.Count(b.log.String(), "level=ERROR msg=\"the server certificate ends soon")
+		for line := range strings.Lines(b.log.String()) {
+			if strings.Contains(line, "the server certificate ends at") {
+				warn += strings.Count(line, "level=WARN")
+				err += strings.Count(line, "level=ERROR")
+			}
+		}
+		return warn, err
 	}
 	for day := range 40 {
-		b.alarm(b.Current())
-		b.alarm(b.Current())
+		b.alarm()
+		b.alarm()
 		if warn, err := alarms(); day < 10 && warn+err != 0 {
 			t.Fatalf("an alarm %d days before the end", 40-day)
+		}
+		h := b.Health()
+		if wantErr, wantWarning := day >= 33, day >= 10 && day < 33; (h.Err != nil) != wantErr || (h.Warning != "") != wantWarning {
+			t.Errorf("%d days before the end: health %+v", 40-day, h)
 		}
 		b.advance(24 * time.Hour)
 	}
 	if warn, err := alarms(); warn != 2 || err != 3 {
 		t.Errorf("%d warnings and %d errors, want 2 and 3:\n%s", warn, err, b.log)
+	}
+}
+
+func TestABoughtCertificateOfAWeekDoesNotAlarmFromTheStart(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Provider = config.ProviderCommercial
+	b.write(b.issue(pki.LeafOptions{NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(6 * 24 * time.Hour)}))
+	must(t, b.open())
+	if h := b.Health(); h.Err != nil || h.Warning != "" {
+		t.Errorf("health %+v", h)
+	}
+	b.advance(4 * 24 * time.Hour)
+	if h := b.Health(); h.Err == nil {
+		t.Error("no alarm two days before the end")
+	}
+}
+
+func TestAnIssuedCertificateThatIsNotRenewedAlarms(t *testing.T) {
+	b, i := internalBench(t, 60*time.Hour)
+	b.cfg.AutoRenew = false
+	must(t, b.openWith(i))
+	b.run()
+	waitFor(t, "the first certificate", func() bool { return b.Current() != nil })
+	said := func(words string) bool {
+		b.alarm()
+		b.alarm()
+		return strings.Count(b.log.String(), words) == 1
+	}
+	b.advance(49 * time.Hour)
+	if b.alarm(); b.Health().Err != nil || strings.Contains(b.log.String(), "has not been renewed") {
+		t.Errorf("an alarm with eleven hours left: %v", b.Health().Err)
+	}
+	b.advance(2 * time.Hour)
+	if b.Health().Err == nil || !said("has not been renewed") {
+		t.Errorf("no one alarm with nine hours left: %v\n%s", b.Health().Err, b.log)
+	}
+	b.advance(10 * time.Hour)
+	if b.Health().Err == nil || !said("the server certificate expired at") {
+		t.Errorf("no one alarm after the end: %v\n%s", b.Health().Err, b.log)
+	}
+}
+
+func TestWhatWasKeptAndIsOfNoUseIsIssuedAgain(t *testing.T) {
+	for _, tc := range []struct {
+		rule  string
+		spoil func(*bench)
+	}{
+		{"a file that is cut short", func(b *bench) {
+			raw, err := os.ReadFile(b.issuedFile())
+			must(b.t, err)
+			must(b.t, os.WriteFile(b.issuedFile(), raw[:len(raw)-100], 0o600))
+		}},
+		{"a certificate that has expired", func(b *bench) { b.advance(2 * time.Hour) }},
+		{"a certificate without one of the names", func(b *bench) { b.cfg.Domains = []string{"pay.example"} }},
+	} {
+		t.Run(tc.rule, func(t *testing.T) {
+			b, i := internalBench(t, time.Hour)
+			must(t, b.openWith(i))
+			b.run()
+			waitFor(t, "the first certificate", func() bool { return b.Current() != nil })
+			first := b.Current().Fingerprint
+			again := &bench{t: t, ca: b.ca, dir: b.dir, cfg: b.cfg, log: b.log}
+			tc.spoil(again)
+			i.life.Store(int64(3 * time.Hour))
+			must(t, again.openWith(i))
+			if again.Current() != nil {
+				t.Fatal("it serves")
+			}
+			again.run()
+			waitFor(t, "another", func() bool { return again.Current() != nil && again.Current().Fingerprint != first })
+		})
+	}
+}
+
+func TestReloadBetweenFilesAndTheHub(t *testing.T) {
+	b := newBench(t)
+	i := &issuer{ca: b.ca}
+	i.life.Store(int64(time.Hour))
+	files := b.cfg
+	bought := b.issue(pki.LeafOptions{CommonName: "bought"})
+	b.write(bought)
+	must(t, b.openWith(i))
+	b.run()
+	i.away.Store(true)
+	must(t, b.Reload(config.ServerCert{Provider: config.ProviderInternal, AutoRenew: true}))
+	waitFor(t, "a failure", func() bool { return b.Health().Err != nil })
+	if !b.serves(bought) {
+		t.Error("the old certificate does not serve until the Hub has issued one")
+	}
+	i.away.Store(false)
+	waitFor(t, "the Hub's", func() bool { return !b.serves(bought) })
+	if err := b.Health().Err; err != nil {
+		t.Errorf("health: %v", err)
+	}
+	must(t, os.Remove(files.KeyFile))
+	if err := b.Reload(files); err == nil || b.serves(bought) {
+		t.Errorf("a reload without its key file: %v", err)
+	}
+	b.write(bought)
+	must(t, b.Reload(files))
+	if !b.serves(bought) {
+		t.Error("the files do not serve after the way back")
 	}
 }

@@ -1,5 +1,8 @@
 // Package keyring holds the certificate that clients see, and keeps it fresh.
 //
+// It comes from two files that somebody else writes, or the keyring gets it by
+// itself and renews it: from the Hub, for a key that is made here.
+//
 // What serves is one immutable [Snapshot] behind an atomic pointer: a handshake
 // reads it without a lock, and a swap is one store. A new snapshot is built and
 // checked whole before it takes the place of the old one, so that a file that
@@ -28,6 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,10 +49,13 @@ type Options struct {
 	Log *slog.Logger
 	Now func() time.Time
 
-	// For the provider internal; without an Issuer there is no such one.
+	// Issuer is for the provider internal; nil: there is no Hub.
 	Issuer    Issuer
 	ServiceID string
-	StateDir  string // key and certificate are kept in a directory "keyring"
+
+	// StateDir is where what was issued is kept, in a directory "keyring".
+	// Required by the providers that have certificates issued.
+	StateDir string
 }
 
 // Snapshot is a certificate as it serves. It is never changed; the next one
@@ -72,7 +79,7 @@ type Health struct {
 	Fails   uint64    // times that the files could not be taken
 }
 
-// Keyring serves one certificate from files.
+// Keyring serves one certificate.
 type Keyring struct {
 	log     *slog.Logger
 	now     func() time.Time
@@ -82,6 +89,7 @@ type Keyring struct {
 	issuer    Issuer
 	serviceID string
 	stateDir  string
+	started   time.Time
 
 	mu      sync.Mutex // guards what follows, and makes loads one at a time
 	cfg     config.ServerCert
@@ -93,8 +101,9 @@ type Keyring struct {
 	fails   uint64
 }
 
-// New loads the certificate. It fails when the files cannot be used, or when
-// the provider is one that does not read files.
+// New loads the certificate. It fails when files that are configured cannot be
+// used. A certificate that is yet to be issued is not waited for: [Keyring.Run]
+// gets it.
 func New(cfg config.ServerCert, o Options) (*Keyring, error) {
 	k := &Keyring{log: o.Log, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir}
 	if k.log == nil {
@@ -103,14 +112,15 @@ func New(cfg config.ServerCert, o Options) (*Keyring, error) {
 	if k.now == nil {
 		k.now = time.Now
 	}
+	k.started = k.now()
 	if err := k.Reload(cfg); err != nil {
 		return nil, err
 	}
 	return k, nil
 }
 
-// Current is the certificate that serves; nil while there is none yet, which
-// happens with the provider internal only.
+// Current is the certificate that serves; nil while the first one is yet to be
+// issued.
 func (k *Keyring) Current() *Snapshot { return k.current.Load() }
 
 // ErrNone is what a handshake fails with while there is no certificate yet.
@@ -125,8 +135,8 @@ func (k *Keyring) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	return nil, ErrNone
 }
 
-// Run watches the files and takes up what changes, until ctx is done. It
-// returns nil.
+// Run watches the files and takes up what changes, or has the certificate issued
+// and renewed, until ctx is done. It returns nil.
 func (k *Keyring) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		k.watch(ctx)
@@ -148,30 +158,19 @@ func (k *Keyring) watch(ctx context.Context) {
 	k.mu.Lock()
 	cfg := k.cfg
 	k.mu.Unlock()
-	switch cfg.Provider {
-	case config.ProviderInternal:
+	wg.Go(func() { k.keepAlarming(ctx) })
+	if issues(cfg.Provider) {
 		k.keepIssued(ctx, cfg)
-	case config.ProviderCommercial:
-		wg.Go(func() { k.keepAlarming(ctx) })
-		fallthrough
-	default:
+	} else {
 		filewatch.Watch(ctx, k.log, []string{cfg.CertFile, cfg.KeyFile}, k.refresh)
 	}
 	cancel()
 	wg.Wait()
 }
 
-func (k *Keyring) keepAlarming(ctx context.Context) {
-	tick := time.NewTicker(time.Hour)
-	defer tick.Stop()
-	for {
-		k.alarm(k.Current())
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+// issues tells whether the keyring gets a provider's certificates by itself.
+func issues(p config.Provider) bool {
+	return p == config.ProviderInternal || p == config.ProviderLetsEncrypt
 }
 
 // refresh looks at the present files again. What is wrong with them is in the
@@ -182,15 +181,16 @@ func (k *Keyring) refresh() {
 	_ = k.load(k.cfg)
 }
 
-// Reload takes up another configuration. On an error the certificate, and the
-// files that are watched, stay as they were.
+// Reload takes up another configuration. On an error the certificate, and where
+// it comes from, stay as they were. While another certificate is being issued the
+// old one serves on.
 func (k *Keyring) Reload(cfg config.ServerCert) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.load(cfg); err != nil {
 		return err
 	}
-	if cfg.Provider != k.cfg.Provider || cfg.CertFile != k.cfg.CertFile || cfg.KeyFile != k.cfg.KeyFile || !slices.Equal(cfg.Domains, k.cfg.Domains) {
+	if !reflect.DeepEqual(cfg, k.cfg) {
 		select {
 		case k.moved <- struct{}{}:
 		default:
@@ -260,8 +260,8 @@ func (k *Keyring) failed(cfg config.ServerCert, err error) {
 	k.err = err
 	switch {
 	case k.Current() != nil:
-		k.log.Error("server certificate not replaced, the old one serves on", event.KeyFile, cfg.CertFile, event.KeyError, err)
-	case cfg.Provider == config.ProviderInternal:
+		k.log.Error("server certificate not replaced, the old one serves on", event.KeyFile, k.Current().Files[0], event.KeyError, err)
+	case issues(cfg.Provider):
 		k.log.Error("there is no server certificate, nobody can connect", event.KeyError, err)
 	}
 }
@@ -273,7 +273,7 @@ func (k *Keyring) Health() Health {
 	defer k.mu.Unlock()
 	s := k.Current()
 	if s == nil {
-		return Health{Err: cmp.Or(k.err, errNotYet), Since: k.since, Swaps: k.swaps, Fails: k.fails}
+		return Health{Err: cmp.Or(k.err, errNotYet), Since: cmp.Or(k.since, k.started), Swaps: k.swaps, Fails: k.fails}
 	}
 	h := Health{Err: k.err, Since: k.since, Warning: s.keyWarning, Swaps: k.swaps, Fails: k.fails}
 	if err := outsideDates(s.Leaf, k.now()); err != nil {
@@ -287,17 +287,32 @@ func (k *Keyring) Health() Health {
 	}
 	if h.Err == nil {
 		h.Since = s.LoadedAt
+		h.alarm(alarmOf(k.cfg, s, k.now()))
 	}
 	return h
 }
 
+// alarm adds what is to be said of a certificate that ends soon.
+func (h *Health) alarm(a alarm) {
+	switch {
+	case a.text == "":
+	case a.level >= slog.LevelError:
+		h.Err, h.Since = errors.New(a.text), a.since
+	case h.Warning == "":
+		h.Warning = a.text
+	default:
+		h.Warning += "; " + a.text
+	}
+}
+
 // read builds a snapshot from the files of a configuration.
 func (k *Keyring) read(cfg config.ServerCert) (*Snapshot, error) {
-	if cfg.Provider == config.ProviderInternal && k.issuer != nil {
-		return k.readInternal(cfg)
-	}
 	if cfg.Provider != config.ProviderFiles && cfg.Provider != config.ProviderCommercial {
-		return nil, fmt.Errorf("server certificate: provider %q needs what is not here", cfg.Provider)
+		src, err := k.source(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return k.readIssued(src)
 	}
 	pair, err := pki.LoadKeyPair(cfg.CertFile, cfg.KeyFile)
 	if err != nil {

@@ -156,7 +156,7 @@ func TestFilesThatStopTheStart(t *testing.T) {
 		"a certificate for clients only": {func(b *bench) {
 			b.write(b.issue(pki.LeafOptions{Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))
 		}, "serverAuth"},
-		"a provider without files": {func(b *bench) { b.cfg.Provider = config.ProviderInternal }, `"internal"`},
+		"a provider without files": {func(b *bench) { b.cfg.Provider = config.ProviderInternal }, "needs a Hub"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
