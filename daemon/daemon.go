@@ -193,6 +193,7 @@ func (d *Daemon) applyTLS() {
 		ClientCAs:      current.ClientCAs(),
 		ALPN:           d.proxy.ALPN(),
 		Verify:         d.verify,
+		Challenge:      d.keys.Challenge,
 	}))
 }
 

@@ -22,6 +22,10 @@ type Policy struct {
 	ClientCAs      *x509.CertPool // named to the client as a hint; trust itself is Verify's
 	ALPN           []string
 	Verify         func([]*x509.Certificate) Verdict
+
+	// Challenge returns the certificate that answers an ACME server's
+	// TLS-ALPN-01 challenge; nil when the client is anything else. Optional.
+	Challenge func(*tls.ClientHelloInfo) *tls.Certificate
 }
 
 // NewTLSConfig returns the configuration of a listener: TLS 1.3, no session
@@ -55,9 +59,17 @@ func NewTLSConfig(p Policy) *tls.Config {
 		return nil
 	}
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if rec, ok := hello.Conn.(*recordConn); ok && rec.hello != nil {
-			rec.hello.sni = hello.ServerName
-			rec.hello.version = slices.Max(append(hello.SupportedVersions, 0))
+		rec, ok := hello.Conn.(*recordConn)
+		if !ok || rec.hello == nil {
+			return nil, nil
+		}
+		rec.hello.sni = hello.ServerName
+		rec.hello.version = slices.Max(append(hello.SupportedVersions, 0))
+		if p.Challenge != nil {
+			if cert := p.Challenge(hello); cert != nil {
+				rec.hello.challenge = true
+				return challengeConfig(cert), nil
+			}
 		}
 		return nil, nil // the same configuration, whatever the server name
 	}
@@ -75,10 +87,23 @@ func certificateOr(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) fun
 	}
 }
 
+// challengeConfig is the one exception from the policy: an ACME server gets to
+// see the proof without showing a certificate. Its connection is marked, and
+// shakeHands ends it.
+func challengeConfig(proof *tls.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		Certificates:           []tls.Certificate{*proof},
+		NextProtos:             []string{"acme-tls/1"},
+	}
+}
+
 // helloNote is what the client said of itself before anything was decided.
 type helloNote struct {
-	sni     string
-	version uint16 // the newest version it offered; 0: no hello was understood
+	sni       string
+	version   uint16 // the newest version it offered; 0: no hello was understood
+	challenge bool   // it was shown an ACME proof, and must not come in
 }
 
 // refusal is a verdict on its way out of a handshake.
@@ -91,6 +116,9 @@ func (c *Conn) shakeHands() *refusal {
 	c.tls = tls.Server(c.rec, c.server.opts.TLS())
 	if err := c.tls.Handshake(); err != nil {
 		return c.explain(err)
+	}
+	if c.rec.hello.challenge {
+		return &refusal{Verdict{Reason: event.ACMEChallenge}}
 	}
 	cs := c.tls.ConnectionState()
 	v := c.server.opts.Verify(cs.PeerCertificates)

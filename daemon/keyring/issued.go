@@ -62,6 +62,8 @@ func (k *Keyring) source(cfg config.ServerCert) (source, error) {
 		return nil, fmt.Errorf("server certificate: provider %s needs a state directory", cfg.Provider)
 	case cfg.Provider == config.ProviderInternal:
 		return &hubSource{issuer: k.issuer, serviceID: k.serviceID, domains: cfg.Domains, dir: k.stateDir}, nil
+	case cfg.Provider == config.ProviderLetsEncrypt:
+		return k.newACME(cfg)
 	}
 	return nil, fmt.Errorf("server certificate: there is no provider %q", cfg.Provider)
 }

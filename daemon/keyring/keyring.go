@@ -1,7 +1,8 @@
 // Package keyring holds the certificate that clients see, and keeps it fresh.
 //
 // It comes from two files that somebody else writes, or the keyring gets it by
-// itself and renews it: from the Hub, for a key that is made here.
+// itself and renews it, for a key that is made here: from the Hub, or from an ACME
+// server to which it proves that its names lead here.
 //
 // What serves is one immutable [Snapshot] behind an atomic pointer: a handshake
 // reads it without a lock, and a swap is one store. A new snapshot is built and
@@ -90,6 +91,10 @@ type Keyring struct {
 	serviceID string
 	stateDir  string
 	started   time.Time
+	acmePace  pace
+
+	challenges challenges
+	httpAddr   atomic.Value // a net.Addr: where HTTP-01 is answered
 
 	mu      sync.Mutex // guards what follows, and makes loads one at a time
 	cfg     config.ServerCert
@@ -105,7 +110,7 @@ type Keyring struct {
 // used. A certificate that is yet to be issued is not waited for: [Keyring.Run]
 // gets it.
 func New(cfg config.ServerCert, o Options) (*Keyring, error) {
-	k := &Keyring{log: o.Log, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir}
+	k := &Keyring{log: o.Log, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir, acmePace: acmePace()}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -159,6 +164,9 @@ func (k *Keyring) watch(ctx context.Context) {
 	cfg := k.cfg
 	k.mu.Unlock()
 	wg.Go(func() { k.keepAlarming(ctx) })
+	if cfg.Provider == config.ProviderLetsEncrypt && cfg.ACMEHTTPAddress != "" {
+		wg.Go(func() { k.serveChallenges(ctx, cfg.ACMEHTTPAddress) })
+	}
 	if issues(cfg.Provider) {
 		k.keepIssued(ctx, cfg)
 	} else {

@@ -361,14 +361,14 @@ func TestWarnings(t *testing.T) {
 		{"an inline token is worth knowing", `hub.auth_token = "x"`, "hub.auth_token", ""},
 		{"headers for tcp have no effect", "backend.protocol = 'tcp'\nbackend.identity_headers = ['xfcc']", "backend.identity_headers", ""},
 		{"a Hub that does everything is served", "hub.url = 'local'\nserver_cert.cert_file = ''\nserver_cert.key_file = ''\nmtls.ca_file = ''\nmtls.revocation_mode = 'strict'", "", ""},
-		{"ACME cannot be served", "server_cert.provider = 'letsencrypt'\nserver_cert.domains = ['a.example']\nserver_cert.cert_file = ''\nserver_cert.key_file = ''", "server_cert.provider", "server_cert.provider"},
+		{"ACME is served", "server_cert.provider = 'letsencrypt'\nserver_cert.domains = ['a.example']\nserver_cert.acme_email = 'a@b.example'\nserver_cert.cert_file = ''\nserver_cert.key_file = ''", "", ""},
 		{"OCSP is served", `mtls.ocsp = "soft"`, "", ""},
 		{"OCSP that is off is no concern", `mtls.ocsp = "off"`, "", ""},
 		{"an mcp backend cannot be served", `backend.protocol = "mcp"`, "backend.protocol", "backend.protocol"},
 		{"an mcp-stdio backend cannot be served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']", "backend.protocol", "backend.protocol"},
 		{"FIPS cannot be served", `fips.mode = "on"`, "fips.mode", "fips.mode"},
 		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\naudit.keep = '1d'\nclient_cert.max_ttl = '2d'\nmcp_gateway.rate = '1/s'", "mcp audit client_cert mcp_gateway", ""},
-		{"keys without effect draw one each", "server_cert.acme_email = 'a@b.example'\nbackend.path = '/x'", "server_cert.acme_email backend.path", ""},
+		{"keys without effect draw one each", "client_cert.max_ttl = '2d'\nbackend.path = '/x'", "backend.path client_cert", ""},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			c := mustParse(t, "t.toml", with(tt.file))

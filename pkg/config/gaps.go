@@ -17,20 +17,10 @@ type gap struct {
 
 // gaps is what is not built yet. Whoever builds one deletes its row.
 func gaps() []gap {
-	provider := func(p Provider) func(*Config) bool {
-		return func(c *Config) bool { return c.ServerCert.Provider == p }
-	}
 	protocol := func(p Protocol) func(*Config) bool {
 		return func(c *Config) bool { return c.Backend.Protocol == p }
 	}
-	const useFiles = `use server_cert.provider = "files" with cert_file and key_file`
 	return []gap{
-		{key: "server_cert.provider", blocks: true, needs: provider(ProviderLetsEncrypt),
-			would: "letsencrypt would get and renew the server certificate by ACME", hint: useFiles},
-		{key: "server_cert.acme_directory", would: "it would name the ACME server"},
-		{key: "server_cert.acme_email", would: "it would be the contact of the ACME account"},
-		{key: "server_cert.acme_ca_file", would: "it would be the trust for a private ACME server"},
-		{key: "server_cert.acme_http_address", would: "it would answer HTTP-01 challenges"},
 		{key: "backend.protocol", blocks: true, needs: protocol(ProtocolMCP),
 			would: "mcp would read the MCP traffic, apply the policy and forward it to an HTTP MCP server",
 			hint:  `use backend.protocol = "http"`},

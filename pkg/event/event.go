@@ -71,6 +71,7 @@ const (
 	TooManyConns      Reason = "too_many_connections"
 	RateLimited       Reason = "rate_limited"
 	ServerCertMissing Reason = "no_server_certificate"
+	ACMEChallenge     Reason = "acme_challenge" // not a client: an ACME server that validates a name
 )
 
 // Why an accepted connection ended. Revoked, Expired, UnknownCA and NotAllowed

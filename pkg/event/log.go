@@ -38,6 +38,8 @@ func LevelOf(e Connection) slog.Level {
 	switch {
 	case e.Kind == Refused && e.Reason == NoHello:
 		return slog.LevelDebug
+	case e.Kind == Refused && e.Reason == ACMEChallenge:
+		return slog.LevelInfo
 	case e.Kind == Refused:
 		return slog.LevelWarn
 	}
