@@ -17,6 +17,7 @@ import (
 	controlapi "cyphers.ai/tlsmcp/ipc/control"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/control/v1/controlv1connect"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -53,7 +54,7 @@ func (a *api) GetStatus(ctx context.Context, _ *controlv1.GetStatusRequest) (*co
 		StartedAt: timestamppb.New(d.started), Now: timestamppb.New(d.now()),
 		ConfigPath: cfg.Path, LogLevel: strings.ToLower(d.level.Level().String()), Ready: true, Draining: d.stopping.Load(),
 		Backend: d.backendName(), Mode: string(d.trust.Current().Mode()),
-		Certificate: d.ownCertificate(), Hub: d.hubState(), Trust: d.trustState(), Counters: d.counters(), Refusals: d.feed.Refusals(),
+		Certificate: d.ownCertificate(), Hub: d.hubState(), Trust: d.trustState(), Counters: d.counters(), Refusals: d.feed.Refusals(), Audit: d.auditState(),
 	}
 	d.mu.Lock()
 	s.ConfigAt = timestamppb.New(d.at)
@@ -62,7 +63,7 @@ func (a *api) GetStatus(ctx context.Context, _ *controlv1.GetStatusRequest) (*co
 	}
 	d.mu.Unlock()
 	for _, c := range d.checks() {
-		s.Checks = append(s.Checks, &controlv1.Check{Name: c.Name, Ok: c.OK, Required: c.Required, Detail: c.Detail, Since: stamp(c.Since)})
+		s.Checks = append(s.Checks, &controlv1.Check{Name: c.Name, Ok: c.OK, Required: c.Required, Detail: c.Detail, Since: hub.Stamp(c.Since)})
 		s.Ready = s.GetReady() && (c.OK || !c.Required)
 	}
 	for _, l := range d.Addresses() {

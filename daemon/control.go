@@ -12,7 +12,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon/admin"
 	"cyphers.ai/tlsmcp/daemon/control"
 	controlapi "cyphers.ai/tlsmcp/ipc/control"
-	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
@@ -49,7 +49,7 @@ func (d *Daemon) openControl(cfg *config.Config, passed []net.Listener) error {
 	if err != nil {
 		return err
 	}
-	d.control, err = control.New(l, control.Options{Log: d.log, Calls: &api{d: d}, Access: d.access, Mutated: d.mutated, HubCalls: hub})
+	d.control, err = control.New(l, control.Options{Log: d.log, Calls: &api{d: d}, Access: d.access, MayRecord: d.mayRecord, Mutated: d.mutated, HubCalls: hub})
 	return err
 }
 
@@ -78,12 +78,12 @@ func (d *Daemon) access() *control.Access {
 
 // mutated records what somebody changed, or tried to.
 func (d *Daemon) mutated(m control.Mutation) {
-	e := &controlv1.Event{Kind: "control", Actor: m.Caller.String(), Method: m.Method, Target: m.Target,
-		DurationMs: event.Milliseconds(m.Took), Attributes: map[string]string{"pid": fmt.Sprint(m.Caller.PID)}}
-	args := []any{event.KeyActor, e.Actor, event.KeyCall, m.Method, event.KeyPID, m.Caller.PID}
+	r := audit.Record{Kind: audit.Control, Actor: m.Caller.String(), Method: m.Method, Target: m.Target,
+		Duration: event.Milliseconds(m.Took), Attributes: map[string]string{event.KeyPID: fmt.Sprint(m.Caller.PID)}}
+	args := []any{event.KeyActor, r.Actor, event.KeyCall, m.Method, event.KeyPID, m.Caller.PID}
 	for key, value := range map[string]string{event.KeyComm: m.Caller.Comm, event.KeyAgent: m.Caller.Agent} {
 		if value != "" {
-			e.Attributes[key] = value
+			r.Attributes[key] = value
 			args = append(args, key, value)
 		}
 	}
@@ -91,10 +91,10 @@ func (d *Daemon) mutated(m control.Mutation) {
 		args = append(args, event.KeyTarget, m.Target)
 	}
 	if m.Err != nil {
-		e.Outcome, e.Detail = "refused", m.Err.Error()
+		r.Outcome, r.Detail = "refused", m.Err.Error()
 		args = append(args, event.KeyError, m.Err)
 	}
-	d.feed.Publish(e)
+	d.record(r)
 	if m.Err != nil {
 		d.log.Warn("control call refused", args...)
 		return

@@ -30,6 +30,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon/proxy"
 	"cyphers.ai/tlsmcp/daemon/trust"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
@@ -67,6 +68,7 @@ type Daemon struct {
 	hubTrust atomic.Pointer[link.Trust]   // what the Hub said last; nil: nothing yet
 	policy   atomic.Pointer[hubv1.Policy] // likewise
 
+	audit     *auditing // nil: there is none
 	feed      *control.Feed
 	rates     rates
 	control   *control.Server // nil: none
@@ -109,6 +111,9 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	if err = d.newLink(cfg); err != nil {
 		return nil, err
 	}
+	if err = d.openAudit(cfg); err != nil {
+		return nil, err
+	}
 	if d.keys, err = keyring.New(cfg.ServerCert, d.keyringOptions(cfg)); err != nil {
 		return nil, err
 	}
@@ -149,6 +154,9 @@ func (d *Daemon) newEdge(l config.Listen) (*edge.Server, error) {
 
 // verify is trust's word, in the edge's terms.
 func (d *Daemon) verify(presented []*x509.Certificate) edge.Verdict {
+	if err := d.mayRecord(); err != nil {
+		return edge.Verdict{Reason: event.AuditUnavailable, Detail: err.Error()}
+	}
 	in, refusal := d.trust.Current().Verify(presented, d.now())
 	if refusal != nil {
 		return edge.Verdict{Peer: refusal.Peer, Reason: refusal.Reason, Detail: refusal.Detail}
@@ -203,6 +211,9 @@ func (d *Daemon) event(e event.Connection) {
 	}
 	d.events.take(e)
 	d.feed.Connection(e)
+	if d.audit != nil && e.Reason != event.NoHello && e.Reason != event.ACMEChallenge {
+		d.audit.Append(audit.FromConnection(&e))
+	}
 	d.tellHub(e)
 }
 
@@ -221,6 +232,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	logCtx, stopLogging := context.WithCancel(context.WithoutCancel(ctx))
 	var logging sync.WaitGroup
 	logging.Go(func() { d.events.run(logCtx) })
+	if d.audit != nil {
+		logging.Go(func() {
+			if err := d.audit.run(logCtx); err != nil {
+				d.log.Error("the audit log was not closed in order", event.KeyError, err)
+			}
+		})
+	}
 	defer logging.Wait()
 	defer stopLogging()
 	keepCtx, stopKeeping := context.WithCancel(logCtx)

@@ -10,8 +10,9 @@ import (
 	"cyphers.ai/tlsmcp/daemon/admin"
 	"cyphers.ai/tlsmcp/daemon/keyring"
 	"cyphers.ai/tlsmcp/daemon/link"
-	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/revlog"
@@ -53,7 +54,7 @@ func (d *Daemon) takeRevocations(l *revlog.Log) (cut, open int) {
 		cut = d.conns.Recheck(d.mayStay)
 		d.logCut(cut)
 		d.retire()
-		d.feed.Publish(&controlv1.Event{Kind: "revocation", Count: uint64(cut), Detail: fmt.Sprintf("the Hub's revocations up to %d are in force", l.Sequence())})
+		d.record(audit.Record{Kind: audit.Revocation, Count: uint64(cut), Detail: fmt.Sprintf("the Hub's revocations up to %d are in force", l.Sequence())})
 	}
 	open, _ = d.conns.Len()
 	return cut, open
@@ -74,7 +75,7 @@ func (d *Daemon) takePolicy(p *hubv1.Policy) {
 		return
 	}
 	if before := d.policy.Swap(p); before.GetVersion() != p.GetVersion() {
-		d.feed.Publish(&controlv1.Event{Kind: "policy", Detail: fmt.Sprintf("policy version %d", p.GetVersion()), Actor: p.GetUpdatedBy()})
+		d.record(audit.Record{Kind: audit.Policy, Detail: fmt.Sprintf("version %d of the Hub's policy is in force", p.GetVersion()), Actor: p.GetUpdatedBy(), Count: p.GetVersion()})
 	}
 	d.hubSpoke()
 }
@@ -91,7 +92,7 @@ func (d *Daemon) nodeStatus() *hubv1.NodeStatus {
 	open, _ := d.conns.Len()
 	st := &hubv1.NodeStatus{Connections: uint32(open), Healthy: true, Mode: string(d.trust.Current().Mode())}
 	if s := d.keys.Current(); s != nil {
-		st.CertificateNotAfter = link.Stamp(s.Leaf.NotAfter)
+		st.CertificateNotAfter = hub.Stamp(s.Leaf.NotAfter)
 	}
 	for _, c := range d.checks() {
 		if !c.OK && st.Healthy {
@@ -105,7 +106,7 @@ func (d *Daemon) nodeStatus() *hubv1.NodeStatus {
 // turned away, who was cut, and who came in, the latter once per identity and
 // minute.
 func (d *Daemon) tellHub(e event.Connection) {
-	if d.link == nil {
+	if d.link == nil || d.audit != nil && d.audit.toHub {
 		return
 	}
 	attributes := map[string]string{}
@@ -126,7 +127,7 @@ func (d *Daemon) tellHub(e event.Connection) {
 		attributes["rule"] = e.Rule
 	}
 	d.link.Record(&hubv1.Event{
-		Id: link.EventID(e.Time), Time: link.Stamp(e.Time), Kind: string(e.Kind), Identity: e.Identity, Outcome: string(e.Reason),
+		Id: link.EventID(e.Time), Time: hub.Stamp(e.Time), Kind: string(e.Kind), Identity: e.Identity, Outcome: string(e.Reason),
 		Detail: e.Detail, Remote: e.Remote.String(), Serial: e.Serial, Attributes: attributes,
 	})
 }

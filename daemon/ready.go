@@ -14,6 +14,9 @@ func (d *Daemon) checks() []admin.Check {
 	if d.link != nil {
 		all = append(all, d.hubCheck())
 	}
+	if err := d.mayRecord(); err != nil {
+		all = append(all, admin.Check{Name: "audit log", Required: true, Detail: err.Error()})
+	}
 	if c, show := d.controlCheck(); show {
 		all = append(all, c)
 	}

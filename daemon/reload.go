@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
-	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
@@ -23,7 +23,7 @@ func (d *Daemon) Reload() error {
 	defer d.notify.Ready()
 	err := d.reload()
 	d.reloaded, d.at = err, d.now()
-	d.feed.Publish(reloadEvent(err))
+	d.record(reloadRecord(err))
 	if err != nil {
 		d.log.Error("reload refused; the old configuration stays", event.KeyError, err.Error())
 		return err
@@ -32,12 +32,12 @@ func (d *Daemon) Reload() error {
 	return nil
 }
 
-func reloadEvent(err error) *controlv1.Event {
-	e := &controlv1.Event{Kind: "reload", Detail: "the configuration was read again"}
+func reloadRecord(err error) audit.Record {
+	r := audit.Record{Kind: audit.Reload, Detail: "the configuration was read again"}
 	if err != nil {
-		e.Outcome, e.Detail = "refused", err.Error()
+		r.Outcome, r.Detail = "refused", err.Error()
 	}
-	return e
+	return r
 }
 
 func (d *Daemon) reload() error {

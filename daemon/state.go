@@ -2,11 +2,11 @@ package daemon
 
 import (
 	"crypto/x509"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
@@ -58,7 +58,7 @@ func (d *Daemon) hubState() *controlv1.HubState {
 		return h
 	}
 	st := d.link.State()
-	h.Connected, h.Since, h.Sequence, h.FreshAt, h.NodeId = st.Connected, stamp(st.Since), st.Sequence, stamp(st.SignedAt), st.NodeID
+	h.Connected, h.Since, h.Sequence, h.FreshAt, h.NodeId = st.Connected, hub.Stamp(st.Since), st.Sequence, hub.Stamp(st.SignedAt), st.NodeID
 	if st.Err != nil {
 		h.Error = st.Err.Error()
 	}
@@ -72,7 +72,7 @@ func (d *Daemon) trustState() *controlv1.TrustState {
 		t.RevocationMode = "strict"
 	}
 	for _, s := range d.trust.Health() {
-		t.Sources = append(t.Sources, &controlv1.TrustSource{Name: s.Source, Ok: s.OK, Detail: s.Detail, Since: stamp(s.Since), NextUpdate: stamp(s.NextUpdate), Entries: uint32(s.Entries)})
+		t.Sources = append(t.Sources, &controlv1.TrustSource{Name: s.Source, Ok: s.OK, Detail: s.Detail, Since: hub.Stamp(s.Since), NextUpdate: hub.Stamp(s.NextUpdate), Entries: uint32(s.Entries)})
 	}
 	if d.link != nil {
 		t.Sequence = d.link.State().Sequence
@@ -89,12 +89,4 @@ func (d *Daemon) callers() *controlv1.Policy {
 		p.HubVersion, p.HubServices, p.HubUris, p.HubDns, p.HubOus, p.HubAll = hub.GetVersion(), c.GetServices(), c.GetUris(), c.GetDns(), c.GetOus(), c.GetAll()
 	}
 	return p
-}
-
-// stamp keeps the zero time apart from 1970.
-func stamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

@@ -22,6 +22,7 @@ import (
 
 const (
 	configName   = "tlsmcp.toml"
+	socketName   = "control.sock"
 	allowedName  = "payment-api"
 	lostName     = "payment-api-lost"
 	strangerName = "stranger"
@@ -77,10 +78,13 @@ func (q *quickCerts) publish(number int64, revoked ...*big.Int) error {
 
 // writeConfig writes the daemon's configuration and checks it.
 func (q *quick) writeConfig() error {
-	// A JSON string is a TOML string too.
-	state, err := json.Marshal(q.file("state"))
-	if err != nil {
-		return fmt.Errorf("write configuration: %w", err)
+	var quoted [3]string // a JSON string is a TOML string too
+	for i, name := range []string{"state", "audit", socketName} {
+		raw, err := json.Marshal(q.file(name))
+		if err != nil {
+			return fmt.Errorf("write configuration: %w", err)
+		}
+		quoted[i] = string(raw)
 	}
 	text := fmt.Sprintf(`# Made by tlsmcp quickstart. docs/configuration.md has every key.
 version = 1
@@ -110,14 +114,23 @@ address = %q
 
 [state]
 dir = %s
-`, q.listen, q.backend.address, q.admin, state)
+
+[audit]
+dir = %s
+
+[control]
+socket = %s
+# The daemon and the person are the same user here. In a package they are not,
+# and groups say who may do what.
+operators = ["uid:%d"]
+`, q.listen, q.backend.address, q.admin, quoted[0], quoted[1], quoted[2], os.Getuid())
 	if err := os.Mkdir(q.file("state"), 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	if err := pki.WriteFileAtomic(q.file(configName), []byte(text), 0o600); err != nil {
 		return err
 	}
-	_, err = config.Load(q.file(configName))
+	_, err := config.Load(q.file(configName))
 	return err
 }
 

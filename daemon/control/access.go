@@ -177,7 +177,9 @@ type guard struct {
 	access  func() *Access
 	needs   map[string]Role
 	mutated func(Mutation)
-	users   userNames
+
+	mayRecord func() error
+	users     userNames
 }
 
 // enter says who calls and whether they may.
@@ -201,6 +203,10 @@ func (g *guard) enter(ctx context.Context, h http.Header, procedure string) (con
 	if need == Operator {
 		if err := control.CheckVersion(h); err != nil {
 			return ctx, c, err
+		}
+		if err := g.mayRecord(); err != nil {
+			return ctx, c, problem.New(problem.Unavailable, "audit_unavailable", "make room where audit.dir is; systemctl still stops and reloads the daemon",
+				"nothing is changed that cannot be recorded: %v", err)
 		}
 	}
 	return context.WithValue(ctx, callerKey{}, c), c, nil

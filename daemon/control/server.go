@@ -45,6 +45,9 @@ type Options struct {
 	Access  func() *Access // as it is configured now
 	Mutated func(Mutation) // told of every call that changes something, also when it is refused
 
+	// MayRecord returns why nothing can be recorded now: nothing is changed then.
+	MayRecord func() error
+
 	// HubCalls answers the Hub's own service on this socket; nil: there is no Hub.
 	HubCalls http.Handler
 }
@@ -98,7 +101,7 @@ func New(l net.Listener, o Options) (*Server, error) {
 	if _, ok := l.Addr().(*net.UnixAddr); !ok {
 		return nil, fmt.Errorf("the control socket is a Unix socket, %s is not: nobody could tell who calls", l.Addr())
 	}
-	g := &guard{access: o.Access, needs: needs(), mutated: o.Mutated}
+	g := &guard{access: o.Access, needs: needs(), mayRecord: o.MayRecord, mutated: o.Mutated}
 	mux := http.NewServeMux()
 	path, calls := controlv1connect.NewControlServiceHandler(o.Calls,
 		connect.WithInterceptors(problem.Interceptor{Log: o.Log}, g),

@@ -28,8 +28,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
@@ -557,8 +555,27 @@ func (l *Link) send(ctx context.Context, batch []*hubv1.Event) (time.Duration, e
 	return min(wait, time.Minute), nil
 }
 
-// EventID makes an id that sorts by time.
-func EventID(at time.Time) string { return fmt.Sprintf("%015x-%016x", at.UnixMicro(), rand.Uint64()) }
+// Report sends events and returns when the Hub has them. It is for whoever keeps
+// them until then; [Link.Record] is for everybody else.
+func (l *Link) Report(ctx context.Context, batch []*hubv1.Event) error {
+	select {
+	case <-l.joined:
+	default:
+		return errors.New("this host has not joined the Hub yet")
+	}
+	wait, err := l.send(ctx, batch)
+	if err != nil {
+		return hubclient.Explain(err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
+	}
+	return nil
+}
 
-// Stamp is a time as events have it.
-func Stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+// EventID makes an id that sorts by time.
+func EventID(at time.Time) string { return EventIDOf(at, rand.Uint64()) }
+
+// EventIDOf makes an id that sorts by time, the same one each time.
+func EventIDOf(at time.Time, n uint64) string { return fmt.Sprintf("%015x-%016x", at.UnixMicro(), n) }

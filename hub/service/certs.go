@@ -11,10 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"cyphers.ai/tlsmcp/hub/ca"
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/identity"
@@ -364,8 +363,8 @@ func badList(err error) error {
 func (s *Service) certificate(c *store.Certificate, chain bool) *hubv1.Certificate {
 	m := &hubv1.Certificate{
 		Id: c.ID, Serial: c.Serial, IssuerKeyId: c.IssuerKeyID, Type: c.Type, ServiceId: c.ServiceID, Identity: c.Identity, CommonName: c.CommonName,
-		DnsNames: c.DNSNames, IpAddresses: c.IPAddresses, NotBefore: stamp(c.NotBefore), NotAfter: stamp(c.NotAfter), Status: c.Status(s.now()),
-		RevokedAt: stamp(c.RevokedAt), RevocationReason: string(c.Reason), RevocationSequence: c.RevokedSequence, IssuedAt: stamp(c.IssuedAt),
+		DnsNames: c.DNSNames, IpAddresses: c.IPAddresses, NotBefore: hub.Stamp(c.NotBefore), NotAfter: hub.Stamp(c.NotAfter), Status: c.Status(s.now()),
+		RevokedAt: hub.Stamp(c.RevokedAt), RevocationReason: string(c.Reason), RevocationSequence: c.RevokedSequence, IssuedAt: hub.Stamp(c.IssuedAt),
 		IssuedBy: c.IssuedBy, RenewedFrom: c.RenewedFrom, KeyAlgorithm: c.KeyAlgorithm, Fingerprint: c.Fingerprint,
 	}
 	m.Certificate = firstPEM(c.Chain)
@@ -381,12 +380,4 @@ func firstPEM(chain string) string {
 		return chain[:i+len(end)]
 	}
 	return chain
-}
-
-// stamp leaves the zero time out.
-func stamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

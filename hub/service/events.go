@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 )
@@ -58,7 +58,7 @@ func (s *Service) ReportEvents(ctx context.Context, r *hubv1.ReportEventsRequest
 	}
 	if st := r.GetStatus(); st != nil {
 		err := s.store.SetStatus(ctx, actor.NodeID, store.Status{Version: clip(st.GetVersion()), Hostname: clip(st.GetHostname()), Connections: st.GetConnections(),
-			Healthy: st.GetHealthy(), Detail: clip(st.GetDetail()), EventsDropped: r.GetDropped(), ServingUntil: moment(st.GetCertificateNotAfter())})
+			Healthy: st.GetHealthy(), Detail: clip(st.GetDetail()), EventsDropped: r.GetDropped(), ServingUntil: hub.Moment(st.GetCertificateNotAfter())})
 		if err != nil {
 			return nil, err
 		}
@@ -71,13 +71,6 @@ const maxReporting = 64
 
 func clip(s string) string { return s[:min(len(s), 1024)] }
 
-func moment(t *timestamppb.Timestamp) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.AsTime()
-}
-
 func (s *Service) eventFrom(actor Actor, e *hubv1.Event) (store.Event, error) {
 	size := 0
 	for _, text := range []string{e.GetId(), e.GetKind(), e.GetIdentity(), e.GetOutcome(), e.GetDetail(), e.GetRemote(), e.GetSerial()} {
@@ -86,7 +79,7 @@ func (s *Service) eventFrom(actor Actor, e *hubv1.Event) (store.Event, error) {
 	for k, v := range e.GetAttributes() {
 		size += len(k) + len(v)
 	}
-	at := moment(e.GetTime())
+	at := hub.Moment(e.GetTime())
 	switch {
 	case e.GetId() == "" || e.GetKind() == "" || at.IsZero():
 		return store.Event{}, problem.New(problem.Invalid, "bad_event", "", "an event needs an id, a kind and a time")
@@ -100,7 +93,7 @@ func (s *Service) eventFrom(actor Actor, e *hubv1.Event) (store.Event, error) {
 }
 
 func eventTo(e *store.Event) *hubv1.Event {
-	return &hubv1.Event{Id: e.ID, Time: stamp(e.Time), NodeId: e.NodeID, ServiceId: e.ServiceID, Kind: e.Kind, Identity: e.Identity,
+	return &hubv1.Event{Id: e.ID, Time: hub.Stamp(e.Time), NodeId: e.NodeID, ServiceId: e.ServiceID, Kind: e.Kind, Identity: e.Identity,
 		Outcome: e.Outcome, Detail: e.Detail, Remote: e.Remote, Serial: e.Serial, Attributes: e.Attributes}
 }
 
@@ -115,7 +108,7 @@ func (s *Service) SearchEvents(ctx context.Context, r *hubv1.SearchEventsRequest
 		return nil, err
 	}
 	rows, next, err := s.store.SearchEvents(ctx, store.EventFilter{ServiceID: r.GetServiceId(), Identity: r.GetIdentity(), Kind: r.GetKind(),
-		Outcome: r.GetOutcome(), NodeID: r.GetNodeId(), Scope: actor.Scope, After: moment(r.GetAfter()), Before: moment(r.GetBefore()),
+		Outcome: r.GetOutcome(), NodeID: r.GetNodeId(), Scope: actor.Scope, After: hub.Moment(r.GetAfter()), Before: hub.Moment(r.GetBefore()),
 		PageSize: size, PageToken: r.GetPageToken()})
 	if err != nil {
 		return nil, badList(err)

@@ -9,6 +9,7 @@ import (
 
 	"cyphers.ai/tlsmcp/hub/ca"
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
@@ -150,9 +151,9 @@ func (s *Service) GetFleet(ctx context.Context, r *hubv1.GetFleetRequest) (*hubv
 	out := &hubv1.Fleet{HeadSequence: head.Sequence}
 	for _, n := range nodes {
 		m := &hubv1.Node{Id: n.ID, ServiceId: n.ServiceID, Hostname: n.Hostname, Version: n.Version, Connected: n.Replica != "",
-			EnrolledAt: stamp(n.EnrolledAt), LastSeen: stamp(n.LastSeen), AppliedSequence: n.AppliedSequence, AppliedAt: stamp(n.AppliedAt),
+			EnrolledAt: hub.Stamp(n.EnrolledAt), LastSeen: hub.Stamp(n.LastSeen), AppliedSequence: n.AppliedSequence, AppliedAt: hub.Stamp(n.AppliedAt),
 			Connections: n.Connections, Healthy: n.Healthy, Detail: n.Detail, PolicyVersion: n.PolicyVersion,
-			CertificateNotAfter: stamp(n.ServingUntil), EventsDropped: n.EventsDropped}
+			CertificateNotAfter: hub.Stamp(n.ServingUntil), EventsDropped: n.EventsDropped}
 		if n.AppliedSequence < head.Sequence {
 			m.Lag = head.Sequence - n.AppliedSequence
 		}

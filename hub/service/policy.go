@@ -14,6 +14,7 @@ import (
 
 	"cyphers.ai/tlsmcp/hub/ca"
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/config"
@@ -53,7 +54,7 @@ func policyFrom(row store.Policy) (*hubv1.Policy, error) {
 	if err := proto.Unmarshal(row.Body, p); err != nil {
 		return nil, fmt.Errorf("policy of %q, version %d: %w", row.ServiceID, row.Version, err)
 	}
-	p.ServiceId, p.Version, p.UpdatedAt, p.UpdatedBy = row.ServiceID, row.Version, stamp(row.UpdatedAt), row.UpdatedBy
+	p.ServiceId, p.Version, p.UpdatedAt, p.UpdatedBy = row.ServiceID, row.Version, hub.Stamp(row.UpdatedAt), row.UpdatedBy
 	return p, nil
 }
 

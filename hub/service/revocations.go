@@ -66,7 +66,7 @@ func (s *Service) RevokeCertificate(ctx context.Context, r *hubv1.RevokeCertific
 }
 
 func revocation(r store.Revoked) *hubv1.Revocation {
-	return &hubv1.Revocation{Sequence: r.Entry.Sequence, RevokedAt: stamp(r.Entry.RevokedAt), Kind: string(r.Entry.Kind), Name: r.Entry.Name,
+	return &hubv1.Revocation{Sequence: r.Entry.Sequence, RevokedAt: hub.Stamp(r.Entry.RevokedAt), Kind: string(r.Entry.Kind), Name: r.Entry.Name,
 		Certificates: uint32(r.Certificates), Already: r.Already}
 }
 
@@ -159,7 +159,7 @@ func (s *Service) ListNames(ctx context.Context, _ *hubv1.ListNamesRequest) (*hu
 			continue
 		}
 		out.Names = append(out.Names, &hubv1.RevokedName{Kind: string(n.Entry.Kind), Name: n.Entry.Name, Reason: string(n.Entry.Reason),
-			RevokedAt: stamp(n.Entry.RevokedAt), Sequence: n.Entry.Sequence, RevokedBy: n.By})
+			RevokedAt: hub.Stamp(n.Entry.RevokedAt), Sequence: n.Entry.Sequence, RevokedBy: n.By})
 	}
 	return out, nil
 }

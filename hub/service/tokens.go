@@ -6,6 +6,7 @@ import (
 
 	"cyphers.ai/tlsmcp/hub/ca"
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
@@ -69,8 +70,8 @@ func (s *Service) CreateToken(ctx context.Context, r *hubv1.CreateTokenRequest) 
 }
 
 func (s *Service) token(t *store.Token) *hubv1.Token {
-	return &hubv1.Token{Id: t.ID, Kind: t.Kind, Role: t.Role, Service: t.Service, Note: t.Note, CreatedAt: stamp(t.CreatedAt), CreatedBy: t.CreatedBy,
-		ExpiresAt: stamp(t.ExpiresAt), UsedAt: stamp(t.UsedAt), UsedBy: t.UsedBy, RevokedAt: stamp(t.RevokedAt), Status: t.Status(s.now())}
+	return &hubv1.Token{Id: t.ID, Kind: t.Kind, Role: t.Role, Service: t.Service, Note: t.Note, CreatedAt: hub.Stamp(t.CreatedAt), CreatedBy: t.CreatedBy,
+		ExpiresAt: hub.Stamp(t.ExpiresAt), UsedAt: hub.Stamp(t.UsedAt), UsedBy: t.UsedBy, RevokedAt: hub.Stamp(t.RevokedAt), Status: t.Status(s.now())}
 }
 
 // ListTokens lists tokens without their secrets: join tokens of one's scope for

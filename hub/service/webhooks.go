@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -59,7 +60,7 @@ func (s *Service) CreateWebhook(ctx context.Context, r *hubv1.CreateWebhookReque
 }
 
 func webhook(w *store.Webhook) *hubv1.Webhook {
-	return &hubv1.Webhook{Id: w.ID, Url: w.URL, Topics: w.Topics, CreatedAt: stamp(w.CreatedAt), Delivered: w.Delivered, Pending: w.Pending, LastError: w.LastError}
+	return &hubv1.Webhook{Id: w.ID, Url: w.URL, Topics: w.Topics, CreatedAt: hub.Stamp(w.CreatedAt), Delivered: w.Delivered, Pending: w.Pending, LastError: w.LastError}
 }
 
 // ListWebhooks lists webhooks without their secrets.

@@ -17,7 +17,7 @@ import (
 func DeltaToWire(d *revlog.Delta, head uint64) *hubv1.RevocationDelta {
 	w := &hubv1.RevocationDelta{
 		From: d.From, To: d.To, FromHash: d.FromHash.String(), Hash: d.Hash.String(),
-		LogId: d.LogID, SignedAt: stamp(d.SignedAt), KeyId: d.KeyID, Head: head, Snapshot: d.Snapshot,
+		LogId: d.LogID, SignedAt: Stamp(d.SignedAt), KeyId: d.KeyID, Head: head, Snapshot: d.Snapshot,
 		Signature: base64.StdEncoding.EncodeToString(d.Signature),
 		Entries:   make([]*hubv1.RevocationEntry, len(d.Entries)),
 	}
@@ -28,7 +28,7 @@ func DeltaToWire(d *revlog.Delta, head uint64) *hubv1.RevocationDelta {
 		e := &d.Entries[i]
 		w.Entries[i] = &hubv1.RevocationEntry{
 			Sequence: e.Sequence, Kind: string(e.Kind), Serial: e.Serial, IssuerKeyId: e.IssuerKeyID, Name: e.Name,
-			Reason: string(e.Reason), RevokedAt: stamp(e.RevokedAt), ExpiresAt: stamp(e.ExpiresAt), Cutoff: stamp(e.Cutoff),
+			Reason: string(e.Reason), RevokedAt: Stamp(e.RevokedAt), ExpiresAt: Stamp(e.ExpiresAt), Cutoff: Stamp(e.Cutoff),
 		}
 	}
 	return w
@@ -39,7 +39,7 @@ func DeltaToWire(d *revlog.Delta, head uint64) *hubv1.RevocationDelta {
 func DeltaFromWire(w *hubv1.RevocationDelta) (*revlog.Delta, error) {
 	d := &revlog.Delta{
 		Statement: revlog.Statement{LogID: w.GetLogId(), From: w.GetFrom(), To: w.GetTo(), Snapshot: w.GetSnapshot(),
-			SignedAt: moment(w.GetSignedAt()), KeyID: w.GetKeyId()},
+			SignedAt: Moment(w.GetSignedAt()), KeyID: w.GetKeyId()},
 		Entries: make([]revlog.Entry, len(w.GetEntries())),
 	}
 	var err error
@@ -60,22 +60,23 @@ func DeltaFromWire(w *hubv1.RevocationDelta) (*revlog.Delta, error) {
 	for i, e := range w.GetEntries() {
 		d.Entries[i] = revlog.Entry{
 			Sequence: e.GetSequence(), Kind: revlog.Kind(e.GetKind()), IssuerKeyID: e.GetIssuerKeyId(), Serial: e.GetSerial(),
-			Name: e.GetName(), Reason: revlog.Reason(e.GetReason()), RevokedAt: moment(e.GetRevokedAt()),
-			ExpiresAt: moment(e.GetExpiresAt()), Cutoff: moment(e.GetCutoff()),
+			Name: e.GetName(), Reason: revlog.Reason(e.GetReason()), RevokedAt: Moment(e.GetRevokedAt()),
+			ExpiresAt: Moment(e.GetExpiresAt()), Cutoff: Moment(e.GetCutoff()),
 		}
 	}
 	return d, nil
 }
 
-// stamp and moment keep the zero time apart from 1970.
-func stamp(t time.Time) *timestamppb.Timestamp {
+// Stamp writes a time, and keeps the zero time apart from 1970.
+func Stamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
 	return timestamppb.New(t)
 }
 
-func moment(t *timestamppb.Timestamp) time.Time {
+// Moment reads what [Stamp] wrote.
+func Moment(t *timestamppb.Timestamp) time.Time {
 	if t == nil {
 		return time.Time{}
 	}

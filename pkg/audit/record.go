@@ -115,6 +115,9 @@ const timeLayout = "2006-01-02T15:04:05.000000Z"
 // MarshalText implements encoding.TextMarshaler.
 func (t Time) MarshalText() ([]byte, error) { return t.UTC().AppendFormat(nil, timeLayout), nil }
 
+// Text is the time as it is in the log.
+func (t Time) Text() string { return t.UTC().Format(timeLayout) }
+
 // MarshalJSON keeps the method of time.Time out of the way.
 func (t Time) MarshalJSON() ([]byte, error) {
 	return t.UTC().AppendFormat(nil, `"`+timeLayout+`"`), nil

@@ -186,7 +186,7 @@ func (s *SyslogSink) message(r *Record) ([]byte, error) {
 	fmt.Fprintf(&b, "<%d>1 %s %s %s %s %s [tlsmcp@32473", facilityAudit*8+r.syslogSeverity(), r.Time.UTC().Format(timeLayout), header(s.host, 255), "tlsmcpd", header(s.pid, 128), header(string(r.Kind), 32))
 	for _, p := range [][2]string{{"seq", strconv.FormatUint(r.Sequence, 10)}, {"identity", r.Identity}, {"outcome", r.Outcome}, {"serial", r.Serial}, {"remote", r.Remote}} {
 		if p[1] != "" {
-			fmt.Fprintf(&b, ` %s="%s"`, p[0], paramEscaper.Replace(strings.ToValidUTF8(p[1], "?")))
+			fmt.Fprintf(&b, ` %s="%s"`, p[0], param(p[1]))
 		}
 	}
 	b.WriteString("] \xef\xbb\xbf") // the BOM says that what follows is UTF-8
@@ -194,8 +194,10 @@ func (s *SyslogSink) message(r *Record) ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-// paramEscaper escapes what RFC 5424 section 6.3.3 says.
-var paramEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`)
+// param escapes a parameter's value as RFC 5424 section 6.3.3 says.
+func param(v string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`).Replace(strings.ToValidUTF8(v, "?"))
+}
 
 // header is a field of the header: printable ASCII without spaces, and not too
 // long.

@@ -367,7 +367,7 @@ func TestWarnings(t *testing.T) {
 		{"an mcp backend cannot be served", `backend.protocol = "mcp"`, "backend.protocol", "backend.protocol"},
 		{"an mcp-stdio backend cannot be served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']", "backend.protocol", "backend.protocol"},
 		{"FIPS cannot be served", `fips.mode = "on"`, "fips.mode", "fips.mode"},
-		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\naudit.keep = '1d'\nclient_cert.max_ttl = '2d'\nmcp_gateway.rate = '1/s'", "mcp audit client_cert mcp_gateway", ""},
+		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\nclient_cert.max_ttl = '2d'\nmcp_gateway.rate = '1/s'", "mcp client_cert mcp_gateway", ""},
 		{"keys without effect draw one each", "client_cert.max_ttl = '2d'\nbackend.path = '/x'", "client_cert backend.path", ""},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -31,7 +31,6 @@ func gaps() []gap {
 		{key: "mcp_gateway", would: "it would be the policy for MCP backends"},
 		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
 		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
-		{key: "audit", would: "it would keep a hash-chained record of every decision; the log has them meanwhile"},
 		{key: "fips.mode", blocks: true, needs: func(c *Config) bool { return c.FIPS },
 			would: "on would refuse to run unless the validated cryptographic module is active",
 			hint:  `use fips.mode = "off"`},

@@ -71,6 +71,7 @@ const (
 	TooManyConns      Reason = "too_many_connections"
 	RateLimited       Reason = "rate_limited"
 	ServerCertMissing Reason = "no_server_certificate"
+	AuditUnavailable  Reason = "audit_unavailable"
 	ACMEChallenge     Reason = "acme_challenge" // not a client: an ACME server that validates a name
 )
 

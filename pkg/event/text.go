@@ -27,6 +27,7 @@ var sentences = map[Reason]string{
 	TooManyConns:      "as many connections as allowed are open",
 	RateLimited:       "this address started too many handshakes in a short time",
 	ServerCertMissing: "there is no server certificate to show",
+	AuditUnavailable:  "the audit log cannot be written, and audit.on_full is refuse",
 	ACMEChallenge:     "an ACME server has seen the proof for a name, and nothing more",
 
 	ClientClosed:     "the client closed the connection",

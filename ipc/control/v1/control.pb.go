@@ -25,14 +25,13 @@
 package controlv1
 
 import (
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
-
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
 )
 
 const (
@@ -1522,7 +1521,7 @@ type Connection struct {
 	Requests      uint64                 `protobuf:"varint,13,opt,name=requests,proto3" json:"requests,omitempty"`
 	BytesIn       uint64                 `protobuf:"varint,14,opt,name=bytes_in,json=bytesIn,proto3" json:"bytes_in,omitempty"`
 	BytesOut      uint64                 `protobuf:"varint,15,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
-	Phase         string                 `protobuf:"bytes,16,opt,name=phase,proto3" json:"phase,omitempty"` // busy | idle | header | body | backend
+	Phase         string                 `protobuf:"bytes,16,opt,name=phase,proto3" json:"phase,omitempty"` // busy | idle | header | body | backend | tunnel | http2 | closing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2842,6 +2841,9 @@ type VerifyAuditResponse struct {
 	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
 	Checkpoints   uint32                 `protobuf:"varint,5,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	Faults        []string               `protobuf:"bytes,6,rep,name=faults,proto3" json:"faults,omitempty"`
+	Log           string                 `protobuf:"bytes,7,opt,name=log,proto3" json:"log,omitempty"`            // id
+	Keys          []string               `protobuf:"bytes,8,rep,name=keys,proto3" json:"keys,omitempty"`          // ids of those that signed checkpoints
+	Unsigned      uint64                 `protobuf:"varint,9,opt,name=unsigned,proto3" json:"unsigned,omitempty"` // entries after the last checkpoint
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2916,6 +2918,27 @@ func (x *VerifyAuditResponse) GetFaults() []string {
 		return x.Faults
 	}
 	return nil
+}
+
+func (x *VerifyAuditResponse) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *VerifyAuditResponse) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *VerifyAuditResponse) GetUnsigned() uint64 {
+	if x != nil {
+		return x.Unsigned
+	}
+	return 0
 }
 
 type ReloadRequest struct {
@@ -4000,14 +4023,17 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x06before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\"+\n" +
 	"\x13ExportAuditResponse\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\tR\x05lines\"\x14\n" +
-	"\x12VerifyAuditRequest\"\xa3\x01\n" +
+	"\x12VerifyAuditRequest\"\xe5\x01\n" +
 	"\x13VerifyAuditResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x18\n" +
 	"\aentries\x18\x02 \x01(\x04R\aentries\x12\x14\n" +
 	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\x04R\x04last\x12 \n" +
 	"\vcheckpoints\x18\x05 \x01(\rR\vcheckpoints\x12\x16\n" +
-	"\x06faults\x18\x06 \x03(\tR\x06faults\"\x0f\n" +
+	"\x06faults\x18\x06 \x03(\tR\x06faults\x12\x10\n" +
+	"\x03log\x18\a \x01(\tR\x03log\x12\x12\n" +
+	"\x04keys\x18\b \x03(\tR\x04keys\x12\x1a\n" +
+	"\bunsigned\x18\t \x01(\x04R\bunsigned\"\x0f\n" +
 	"\rReloadRequest\"O\n" +
 	"\x0eReloadResponse\x12\x1a\n" +
 	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x12!\n" +
