@@ -48,6 +48,7 @@ type quick struct {
 	dir     string
 	listen  string // host:port for clients
 	admin   string // host:port of metrics and readiness
+	socket  string // of the control API
 	backend *helloBackend
 	certs   *quickCerts
 	daemon  *child
@@ -109,6 +110,9 @@ func (q *quick) close(keep bool) error {
 	}
 	if q.backend != nil {
 		errs = append(errs, q.backend.close())
+	}
+	if dir := filepath.Dir(q.socket); q.socket != "" && dir != q.dir {
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	if !keep {
 		errs = append(errs, os.RemoveAll(q.dir))

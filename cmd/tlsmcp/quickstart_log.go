@@ -153,8 +153,8 @@ func (q *quick) whatNext() {
 	q.show.command("the handshake, as openssl sees it", fmt.Sprintf("openssl s_client -connect %s -CAfile %s -cert %s -key %s -brief </dev/null", q.listen,
 		shellWord(q.file("ca.crt")), shellWord(q.file(allowedName+".crt")), shellWord(q.file(allowedName+".key"))))
 	q.show.command("is it well, and what has it counted", "curl 'http://"+q.admin+"/readyz?verbose' http://"+q.admin+"/metrics")
-	q.show.command("how it is, what happens at it, and the record of it", self+" status --socket "+shellWord(q.file(socketName)),
-		self+" watch --socket "+shellWord(q.file(socketName)), self+" audit verify --socket "+shellWord(q.file(socketName)))
+	q.show.command("how it is, what happens at it, and the record of it", self+" status --socket "+shellWord(q.socket),
+		self+" watch --socket "+shellWord(q.socket), self+" audit verify --socket "+shellWord(q.socket))
 	q.show.command("the configuration in effect; edit the file, then reload it", self+" config show "+shellWord(q.file(configName)),
 		fmt.Sprintf("kill -HUP %d", q.daemon.cmd.Process.Pid))
 	q.show.command("its log, a line for each decision", "tail -f "+shellWord(q.logFile()))

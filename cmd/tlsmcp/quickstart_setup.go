@@ -22,7 +22,6 @@ import (
 
 const (
 	configName   = "tlsmcp.toml"
-	socketName   = "control.sock"
 	allowedName  = "payment-api"
 	lostName     = "payment-api-lost"
 	strangerName = "stranger"
@@ -79,8 +78,11 @@ func (q *quickCerts) publish(number int64, revoked ...*big.Int) error {
 // writeConfig writes the daemon's configuration and checks it.
 func (q *quick) writeConfig() error {
 	var quoted [3]string // a JSON string is a TOML string too
-	for i, name := range []string{"state", "audit", socketName} {
-		raw, err := json.Marshal(q.file(name))
+	if err := q.placeSocket(); err != nil {
+		return err
+	}
+	for i, path := range []string{q.file("state"), q.file("audit"), q.socket} {
+		raw, err := json.Marshal(path)
 		if err != nil {
 			return fmt.Errorf("write configuration: %w", err)
 		}
@@ -132,6 +134,22 @@ operators = ["uid:%d"]
 	}
 	_, err := config.Load(q.file(configName))
 	return err
+}
+
+// placeSocket finds a place for the control socket: in the directory, unless the
+// name gets too long for a socket there.
+func (q *quick) placeSocket() error {
+	const most = 100 // what the kernel takes, and a little less
+	q.socket = q.file("control.sock")
+	if len(q.socket) <= most {
+		return nil
+	}
+	dir, err := os.MkdirTemp("/tmp", "tlsmcp-")
+	if err != nil {
+		return fmt.Errorf("make a directory for the control socket: %w", err)
+	}
+	q.socket = filepath.Join(dir, "control.sock")
+	return nil
 }
 
 // freePorts picks two loopback addresses that nobody listens on. Both are held

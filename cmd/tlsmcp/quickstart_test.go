@@ -21,7 +21,7 @@ func programs(t *testing.T) (dir string) {
 	if runtime.GOOS != "linux" {
 		t.Skip("tlsmcpd is built for Linux only")
 	}
-	dir = t.TempDir()
+	dir = shortDir(t)
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "cyphers.ai/tlsmcp/cmd/tlsmcp", "cyphers.ai/tlsmcp/cmd/tlsmcpd")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -34,7 +34,7 @@ func programs(t *testing.T) (dir string) {
 // own, which it returns.
 func quickstartOf(ctx context.Context, t *testing.T, bin string, args ...string) (*exec.Cmd, string) {
 	t.Helper()
-	tmp := t.TempDir()
+	tmp := shortDir(t)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "tlsmcp"), append([]string{"quickstart"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	return cmd, tmp
@@ -264,4 +264,15 @@ func TestLogReaderWaitsForWholeLines(t *testing.T) {
 			t.Fatalf("after %q: %v, %v; want %d lines", step.add, lines, err, step.want)
 		}
 	}
+}
+
+// shortDir is a directory whose name is short enough for a socket in it.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

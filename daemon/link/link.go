@@ -63,7 +63,7 @@ type Link struct {
 	log    *slog.Logger
 	now    func() time.Time
 	dir    dir
-	client *hubclient.Client
+	client *hubclient.Node
 
 	node   atomic.Pointer[node]
 	trust  atomic.Pointer[Trust]
@@ -114,7 +114,7 @@ func New(o Options) (*Link, error) {
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("state of the Hub link: %w", err)
 	}
-	client, err := hubclient.New(l.clientOptions())
+	client, err := hubclient.NewNode(l.clientOptions())
 	if err != nil {
 		return nil, fmt.Errorf("hub.url: %w", err)
 	}
@@ -391,9 +391,9 @@ func (l *Link) enrolled(ctx context.Context) error {
 
 // enrolClient is a client that knows the Hub by what the operator gave: a join
 // token with the root's hash, or a CA file.
-func (l *Link) enrolClient() (*hubclient.Client, string, error) {
+func (l *Link) enrolClient() (*hubclient.Node, string, error) {
 	if l.o.Hub.Kind == config.HubLocal {
-		c, err := hubclient.New(hubclient.Options{Socket: l.o.Hub.Socket})
+		c, err := hubclient.NewNode(hubclient.Options{Socket: l.o.Hub.Socket})
 		return c, "", err
 	}
 	text := string(l.o.Hub.AuthToken)
@@ -427,7 +427,7 @@ func (l *Link) enrolClient() (*hubclient.Client, string, error) {
 		}
 		o.RootHash, o.Roots = nil, func() []*x509.Certificate { return roots }
 	}
-	c, err := hubclient.New(o)
+	c, err := hubclient.NewNode(o)
 	return c, text, err
 }
 

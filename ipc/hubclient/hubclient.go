@@ -49,8 +49,23 @@ type Client struct {
 
 // New makes a client. It does not connect yet.
 func New(o Options) (*Client, error) {
+	w, err := o.wire()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{hubv1connect.NewHubServiceClient(w.client, w.base, connect.WithGRPC()), w.transport}, nil
+}
+
+// wire is the way to a Hub.
+type wire struct {
+	client    *http.Client
+	base      string
+	transport *http.Transport // nil: it is somebody else's
+}
+
+func (o Options) wire() (wire, error) {
 	if o.Through != nil {
-		return over(o, o.Through, "http://tlsmcp", nil), nil
+		return wire{&http.Client{Transport: &headers{next: o.Through, token: o.Token, node: o.Node}}, "http://tlsmcp", nil}, nil
 	}
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -72,19 +87,14 @@ func New(o Options) (*Client, error) {
 	default:
 		u, err := url.Parse(base)
 		if err != nil || u.Scheme != "https" || u.Host == "" {
-			return nil, fmt.Errorf(`the Hub's URL %q is not of the form "https://HOST:PORT"`, o.URL)
+			return wire{}, fmt.Errorf(`the Hub's URL %q is not of the form "https://HOST:PORT"`, o.URL)
 		}
 		if o.Roots == nil && o.RootHash == nil {
-			return nil, errors.New("nothing says how to know the Hub: neither its root certificate nor a token with the root's hash")
+			return wire{}, errors.New("nothing says how to know the Hub: neither its root certificate nor a token with the root's hash")
 		}
 		t.TLSClientConfig = tlsConfig(o)
 	}
-	return over(o, t, base, t), nil
-}
-
-func over(o Options, next http.RoundTripper, base string, own *http.Transport) *Client {
-	client := &http.Client{Transport: &headers{next: next, token: o.Token, node: o.Node}}
-	return &Client{hubv1connect.NewHubServiceClient(client, base, connect.WithGRPC()), own}
+	return wire{&http.Client{Transport: &headers{next: t, token: o.Token, node: o.Node}}, base, t}, nil
 }
 
 // Close lets idle connections go.

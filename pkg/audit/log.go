@@ -25,8 +25,8 @@ const (
 	// ten megabytes.
 	queueMost = 32768
 
-	checkEvery = 1000        // entries from one checkpoint to the next
-	checkAfter = time.Minute // or this long, if there is any
+	checkEvery = 1000             // entries from one checkpoint to the next
+	checkAfter = 15 * time.Second // or this long, if there is any
 
 	fileMost  = 64 << 20 // bytes of one file
 	retryPace = time.Second
@@ -47,7 +47,8 @@ type Options struct {
 	Log *slog.Logger
 	Now func() time.Time
 
-	// Checkpoint is told of each checkpoint that is on disk. Optional.
+	// Checkpoint is told of each checkpoint that is on disk and covers anything.
+	// The first one comes at the start, and covers what was there. Optional.
 	Checkpoint func(Check, time.Time)
 }
 
@@ -255,6 +256,11 @@ func (l *Log) State() State {
 
 // Run writes until ctx is done, then what is left, and closes the log.
 func (l *Log) Run(ctx context.Context) error {
+	if l.w.chain.sequence > 0 {
+		// Whoever keeps checkpoints may not have the last one: it was made when
+		// everything else had stopped.
+		l.Append(Record{Kind: Checkpoint})
+	}
 	tick := time.NewTicker(checkAfter)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -393,8 +399,8 @@ func (l *Log) write(batch []Record) error {
 	l.mu.Lock()
 	l.durable, l.at = next.sequence, l.o.Now()
 	l.mu.Unlock()
-	if l.o.Checkpoint != nil {
-		for _, c := range checks {
+	for _, c := range checks {
+		if l.o.Checkpoint != nil && c.Check.Sequence > 0 {
 			l.o.Checkpoint(*c.Check, c.Time.Time)
 		}
 	}

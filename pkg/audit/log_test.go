@@ -129,8 +129,8 @@ func TestALogVerifiesAndGoesOn(t *testing.T) {
 		b.stop()
 	}
 	r := mustVerify(t, dir, VerifyOptions{})
-	// A head, and each round ten entries, the end, and a checkpoint.
-	if r.Entries != 1+3*12 || r.First != 1 || r.Last != r.Entries || r.Checkpoints != 4 || r.Unsigned != 0 || len(r.Keys) != 1 {
+	// Each round a checkpoint, ten entries, the end, and a checkpoint.
+	if r.Entries != 3*13 || r.First != 1 || r.Last != r.Entries || r.Checkpoints != 6 || r.Unsigned != 0 || len(r.Keys) != 1 {
 		t.Errorf("it says %+v", r)
 	}
 }
