@@ -35,6 +35,10 @@ func (l *Link) watchRevocations(ctx context.Context) (err error) {
 		return err
 	}
 	defer l.disconnected()
+	// While the request's body is open net/http does not look at the context: a
+	// stop would wait for the next heartbeat.
+	stop := context.AfterFunc(ctx, func() { _ = st.CloseRequest() })
+	defer stop()
 	log := l.revlog.Load()
 	first := &hubv1.WatchRevocationsRequest{FromSequence: log.Sequence(), FromHash: log.Hash().String(), LogId: log.ID()}
 	if l.journal.size > largeJournal {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func (d *daemon) auditDir() string {
@@ -222,7 +223,9 @@ func TestTheHubKeepsCheckpointsAndTellsACutOffLog(t *testing.T) {
 	over := set{"backend.address": newBackend(t).addr, "hub.url": "https://" + h.addr, "hub.sync_interval": "1s",
 		"state.dir": filepath.Join(home, "state"), "audit.dir": d.auditDir(),
 		"mtls.ca_file": nil, "mtls.allowed_services": nil, "server_cert.cert_file": nil, "server_cert.key_file": nil}
-	d.stop()
+	if _, took := d.stop(); took > 3*time.Second {
+		t.Errorf("with a Hub a stop takes %v", took)
+	}
 	second := w.start(over)
 	checkpointsSent(t, h)
 	second.stop()
