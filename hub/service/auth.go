@@ -119,6 +119,9 @@ func localActor(c peercred.Cred, l Local) Actor {
 	switch {
 	case c.UID == 0 || c.UID == l.Own:
 		a.Role = Admin
+	case slices.Contains(l.Nodes, c.UID):
+		// A sidecar faces the network: whatever groups its user is in, it acts for
+		// its own service only.
 	case slices.ContainsFunc(l.Operators, c.InGroup):
 		a.Role = Operator
 	case slices.ContainsFunc(l.Viewers, c.InGroup):
