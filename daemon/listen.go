@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 
@@ -17,33 +18,89 @@ import (
 // names than this one and the control socket's take clients.
 const adminSocket = "admin"
 
+// keptSocket begins the names of sockets that this daemon bound by itself and
+// gave to systemd to keep (FileDescriptorStoreMax=). Over a restart systemd holds
+// them open, so that who connects meanwhile waits instead of being refused, and
+// hands them to the next process.
+const keptSocket = "kept-"
+
+// keptName is under what name a socket is kept: how it is bound and where. A
+// socket of another name is of no use to the configuration that is in force now.
+func keptName(a netip.AddrPort, others []netip.AddrPort) string {
+	// A name holds no colon (sd_pid_notify_with_fds(3)).
+	return keptSocket + edge.Network(a, others...) + "-" + strings.ReplaceAll(a.String(), ":", "_")
+}
+
 // open takes the sockets that systemd passed, or binds.
 func (d *Daemon) open(ctx context.Context, cfg *config.Config, passed map[string][]net.Listener) error {
 	var data []net.Listener
+	kept := map[string][]net.Listener{}
 	for name, ls := range passed {
-		if name != adminSocket && name != controlSocket {
+		switch {
+		case name == adminSocket || name == controlSocket:
+		case strings.HasPrefix(name, keptSocket):
+			kept[name] = ls
+		default:
 			data = append(data, ls...)
 		}
 	}
 	d.listeners = data
 	if len(data) > 0 {
+		d.forget(kept)
 		if err := edge.MatchSockets(data, cfg.Listen.Addresses); err != nil {
 			return err
 		}
-	} else {
-		for _, a := range cfg.Listen.Addresses {
-			l, err := edge.Listen(ctx, a, cfg.Listen.Addresses...)
-			if err != nil {
-				return err
-			}
-			d.listeners = append(d.listeners, l)
-		}
+	} else if err := d.bind(ctx, cfg.Listen.Addresses, kept); err != nil {
+		return err
 	}
 	d.warnDescriptors(cfg.Listen.MaxConnections)
 	if err := d.openAdmin(cfg, passed[adminSocket]); err != nil {
 		return err
 	}
 	return d.openControl(cfg, passed[controlSocket])
+}
+
+// bind listens on addresses, with the sockets that were kept where there are
+// some. Those that no address needs any more are closed first: they may be in the
+// way of the others.
+func (d *Daemon) bind(ctx context.Context, addresses []netip.AddrPort, kept map[string][]net.Listener) error {
+	var fresh []netip.AddrPort
+	for _, a := range addresses {
+		name := keptName(a, addresses)
+		ls := kept[name]
+		if len(ls) == 0 {
+			fresh = append(fresh, a)
+			continue
+		}
+		d.listeners = append(d.listeners, ls[0])
+		closeAll(ls[1:])
+		delete(kept, name)
+	}
+	d.log.Debug("sockets kept over the restart", event.KeyCount, len(d.listeners))
+	d.forget(kept)
+	for _, a := range fresh {
+		l, err := edge.Listen(ctx, a, addresses...)
+		if err != nil {
+			return err
+		}
+		d.listeners = append(d.listeners, l)
+		d.notify.Keep(keptName(a, addresses), l)
+	}
+	return nil
+}
+
+// forget closes sockets that were kept and are of no use.
+func (d *Daemon) forget(kept map[string][]net.Listener) {
+	for name, ls := range kept {
+		closeAll(ls)
+		d.notify.Forget(name)
+	}
+}
+
+func closeAll(ls []net.Listener) {
+	for _, l := range ls {
+		_ = l.Close() // it takes nobody; there is nothing to lose
+	}
 }
 
 func (d *Daemon) openAdmin(cfg *config.Config, passed []net.Listener) error {
@@ -68,9 +125,7 @@ func (d *Daemon) openAdmin(cfg *config.Config, passed []net.Listener) error {
 }
 
 func (d *Daemon) closeListeners() {
-	for _, l := range d.listeners {
-		_ = l.Close()
-	}
+	closeAll(d.listeners)
 }
 
 // warnDescriptors says when the descriptor limit is below what the connection

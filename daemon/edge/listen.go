@@ -12,11 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen binds one address. Keep-alive probes are set on the listening socket,
-// from which the kernel copies them: three system calls fewer per connection.
-//
-// The unspecified IPv6 address takes IPv4 too, unless the unspecified IPv4
-// address is among the others that are to be bound.
+// Network is how an address is bound. The unspecified IPv6 address takes IPv4
+// too ("tcp"), unless the unspecified IPv4 address is among the others that are
+// to be bound.
+func Network(addr netip.AddrPort, others ...netip.AddrPort) string {
+	switch {
+	case addr.Addr().Is4():
+		return "tcp4"
+	case addr.Addr() == netip.IPv6Unspecified() &&
+		!slices.Contains(others, netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port())):
+		return "tcp"
+	}
+	return "tcp6"
+}
+
+// Listen binds one address, as [Network] says. Keep-alive probes are set on the
+// listening socket, from which the kernel copies them: three system calls fewer
+// per connection.
 func Listen(ctx context.Context, addr netip.AddrPort, others ...netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{
 		KeepAlive: -1,
@@ -33,15 +45,7 @@ func Listen(ctx context.Context, addr netip.AddrPort, others ...netip.AddrPort) 
 			return errors.Join(err, serr)
 		},
 	}
-	network := "tcp6"
-	both := addr.Addr() == netip.IPv6Unspecified() &&
-		!slices.Contains(others, netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port()))
-	if addr.Addr().Is4() {
-		network = "tcp4"
-	} else if both {
-		network = "tcp"
-	}
-	l, err := lc.Listen(ctx, network, addr.String())
+	l, err := lc.Listen(ctx, Network(addr, others...), addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}

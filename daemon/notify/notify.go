@@ -14,10 +14,13 @@ package notify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -56,6 +59,47 @@ func (n *Notifier) Reloading() {
 
 // Stopping says that the daemon drains and will end.
 func (n *Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }
+
+// Keep gives systemd a copy of a socket to hold over a restart. It hands it to
+// the next process under the same name (LISTEN_FDNAMES), if the unit has
+// FileDescriptorStoreMax=; else it is ignored. A name has at most 255 printable
+// ASCII characters and no colon.
+func (n *Notifier) Keep(name string, socket any) {
+	holder, ok := socket.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := holder.SyscallConn()
+	if err == nil {
+		// Not by File: its descriptor would make the socket that we share blocking.
+		var serr error
+		err = raw.Control(func(fd uintptr) { serr = n.sendDescriptor("FDSTORE=1\nFDNAME="+name, int(fd)) })
+		err = errors.Join(err, serr)
+	}
+	if err != nil {
+		n.log.Warn("give a socket to the service manager to keep", event.KeyError, err)
+	}
+}
+
+// Forget makes systemd close its copies of a kept socket.
+func (n *Notifier) Forget(name string) { n.send("FDSTOREREMOVE=1\nFDNAME=" + name) }
+
+// sendDescriptor is a message with a descriptor beside it (SCM_RIGHTS).
+func (n *Notifier) sendDescriptor(state string, fd int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return nil
+	}
+	// net's connected datagram sockets send no descriptors.
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	err = unix.Sendmsg(s, []byte(state), unix.UnixRights(fd), &unix.SockaddrUnix{Name: path}, unix.MSG_NOSIGNAL)
+	return errors.Join(os.NewSyscallError("sendmsg", err), unix.Close(s))
+}
 
 // Status sets the line that `systemctl status` shows.
 func (n *Notifier) Status(text string) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -71,6 +72,57 @@ func TestMessages(t *testing.T) {
 			m.want(test.want)
 		})
 	}
+}
+
+func TestKeptSockets(t *testing.T) {
+	m := newManager(t)
+	n := New(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Keep("kept-tcp4-127.0.0.1_1", l)
+	buf, oob := make([]byte, 512), make([]byte, 512)
+	if err := m.conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	count, oobn, _, _, err := m.conn.ReadMsgUnix(buf, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(buf[:count]); got != "FDSTORE=1\nFDNAME=kept-tcp4-127.0.0.1_1" {
+		t.Errorf("got %q", got)
+	}
+	control, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(control) != 1 {
+		t.Fatalf("%d control messages, %v", len(control), err)
+	}
+	fds, err := unix.ParseUnixRights(&control[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatalf("%d descriptors, %v", len(fds), err)
+	}
+	// The daemon goes; who connects waits for the next one.
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatalf("the socket is not kept: %v", err)
+	}
+	defer waiting.Close()
+	f := os.NewFile(uintptr(fds[0]), "kept")
+	next, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	defer next.Close()
+	c, err := next.Accept()
+	if err != nil || c.RemoteAddr().String() != waiting.LocalAddr().String() {
+		t.Errorf("who waited is not taken: %v", err)
+	}
+	n.Forget("kept-x")
+	m.want("FDSTOREREMOVE=1\nFDNAME=kept-x")
 }
 
 func TestReloadingHasTheMonotonicTime(t *testing.T) {

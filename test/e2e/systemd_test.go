@@ -103,6 +103,38 @@ func TestSocketActivation(t *testing.T) {
 	}
 }
 
+// TestKeptSockets: a daemon that bound by itself gives its sockets to systemd to
+// keep, and takes back those that its configuration still names.
+func TestKeptSockets(t *testing.T) {
+	t.Parallel()
+	w, b := newWorld(t), newBackend(t)
+	m := newManager(t, w.path("notify"))
+	front, old := listen(t), listen(t)
+	name := func(l net.Listener) string { return "kept-tcp4-" + strings.ReplaceAll(l.Addr().String(), ":", "_") }
+	fresh := freeAddress(t)
+	d := w.launch(set{"backend.address": b.addr, "listen.address": []string{front.Addr().String(), fresh}}, func(cmd *exec.Cmd) {
+		activate(t, name(old)+":"+name(front), old, front)(cmd)
+		cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+w.path("notify"))
+	})
+	d.awaitServing()
+	m.await(t, 0, `(?m)^FDSTOREREMOVE=1\nFDNAME=`+regexp.QuoteMeta(name(old))+`$`)
+	m.await(t, 0, `(?m)^FDSTORE=1\nFDNAME=kept-tcp4-`+regexp.QuoteMeta(strings.ReplaceAll(fresh, ":", "_"))+`$`)
+	if i := m.heard(0, regexp.MustCompile(`FDSTOREREMOVE.*\n.*`+regexp.QuoteMeta(name(front)))); i >= 0 {
+		t.Error("a socket in use was taken from systemd")
+	}
+	alice := w.client("alice")
+	for _, addr := range []string{front.Addr().String(), fresh} {
+		c, err := tls.Dial("tcp", addr, w.tls(alice, "http/1.1"))
+		if err != nil {
+			t.Fatalf("%s: %v", addr, err)
+		}
+		if err := hello(c); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+		_ = c.Close()
+	}
+}
+
 // mustSay looks for words that the daemon said on its way out.
 func (d *daemon) mustSay(words ...string) {
 	d.t.Helper()
