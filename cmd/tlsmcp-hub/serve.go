@@ -48,8 +48,8 @@ func newServe() *cobra.Command {
 		Long: `serve runs the Hub until SIGTERM or SIGINT. It serves gRPC and REST over TLS 1.3
 on --listen, and on the Unix socket, where the kernel says who connects: root
 and the Hub's own user administer it, the groups of --operators and --viewers
-have those roles, and processes of --nodes may be sidecars. Sockets that systemd
-passes are used instead of its own.`,
+have those roles, and processes of --nodes may be sidecars. A TCP or Unix socket
+that systemd passes takes the place of --listen or --socket.`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd.Context(), cmd.ErrOrStderr()) },
 	}
@@ -109,7 +109,8 @@ func (v *serving) run(ctx context.Context, stderr io.Writer) error {
 	return errors.Join(hub.Serve(ctx, s, o), st.Close())
 }
 
-// listeners takes the sockets that systemd passes, or makes its own.
+// listeners takes the sockets that systemd passes, and makes those of --listen
+// and --socket of whose kind it passed none.
 func (v *serving) listeners(o *hub.Options) error {
 	passed, err := activation.Listeners()
 	if err != nil {
@@ -125,20 +126,22 @@ func (v *serving) listeners(o *hub.Options) error {
 			return errors.New("systemd passed a socket that is neither TCP nor a Unix stream")
 		}
 	}
-	if len(passed) > 0 {
+	if len(o.TCP) == 0 {
+		for _, address := range v.listen {
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				return err
+			}
+			o.TCP = append(o.TCP, l)
+		}
+	}
+	if len(o.Unix) > 0 {
 		return nil
 	}
-	for _, address := range v.listen {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return err
-		}
-		o.TCP = append(o.TCP, l)
-	}
-	if v.socket == "" {
+	if v.socket == "" && len(passed) == 0 {
 		v.socket = filepath.Join(v.dir, "hub.sock")
 	}
-	if v.socket == "none" {
+	if v.socket == "" || v.socket == "none" {
 		if len(o.TCP) == 0 {
 			return usage{hinted{errors.New("there is nothing to listen on"), "use --listen ADDRESS or --socket PATH"}}
 		}

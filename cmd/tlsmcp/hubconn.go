@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -136,11 +137,22 @@ func (h *hubConn) explain(err error) error {
 	if hubclient.Unreachable(err) {
 		where, hint := h.url, "is tlsmcp-hub running there, and is the port open?"
 		if where == "" {
-			where, hint = cmp.Or(h.socket, "the sidecar's Hub"), "is tlsmcp-hub running on this host? --hub URL asks another one"
+			where, hint = cmp.Or(h.socket, "the sidecar's Hub"), hubHint(h.socket)
 		}
 		return &failure{exitUnreachable, fmt.Errorf("the Hub at %s does not answer: %w", where, hubclient.Explain(err)), hint}
 	}
 	return &failure{exitRefused, hubclient.Explain(err), ""}
+}
+
+// hubHint is what to do when no Hub on this host answers.
+func hubHint(socket string) string {
+	if _, err := os.Stat(socket); errors.Is(err, os.ErrNotExist) {
+		if _, err := exec.LookPath("tlsmcp-hub"); err != nil {
+			return "install one (apt install tlsmcp-hub, or dnf install tlsmcp-hub); --hub URL asks another one"
+		}
+		return "start it with systemctl enable --now tlsmcp-hub.socket; --hub URL asks another one"
+	}
+	return "is tlsmcp-hub running on this host? --hub URL asks another one"
 }
 
 // call asks the Hub one thing: method is a method of the client, such as

@@ -311,7 +311,7 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 			pause, said = shortest, "" // it worked for a while
 		}
 		if err.Error() != said {
-			l.log.Warn("the Hub cannot be used now; the last good state stays in force", event.KeyError, err)
+			l.log.Warn("the Hub cannot be used now; the last good state stays in force", append([]any{event.KeyError, err}, l.hint()...)...)
 			said = err.Error()
 		}
 		select {
@@ -321,6 +321,17 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 		}
 		pause = min(2*pause, longest)
 	}
+}
+
+// hint says how to get a Hub on this host, when there is none.
+func (l *Link) hint() []any {
+	if l.o.Hub.Kind != config.HubLocal {
+		return nil
+	}
+	if _, err := os.Stat(l.o.Hub.Socket); !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return []any{event.KeyHint, `apt install tlsmcp-hub, or dnf install tlsmcp-hub; or name another Hub in hub.url, or "none"`}
 }
 
 // setReady closes ready, once. The caller holds mu.

@@ -368,6 +368,7 @@ func TestTheCommandLineSaysWhatIsWrong(t *testing.T) {
 	}{
 		"no Hub there":             {[]string{"hub", "fleet", "--hub", "https://" + freeAddress(t), "--token-file", h.token}, 3, "does not answer"},
 		"no Hub on this host":      {[]string{"cert", "list", "--hub-socket", w.path("none.sock")}, 3, "does not answer"},
+		"how to get one":           {[]string{"cert", "list", "--hub-socket", w.path("none.sock")}, 3, "tlsmcp-hub"},
 		"a token that was cut":     {append([]string{"cert", "list"}, append(at, garbled)...), 2, "cut when it was copied"},
 		"no token":                 {[]string{"cert", "list", "--hub", "https://" + h.addr}, 2, "no token"},
 		"a viewer issues":          {append([]string{"cert", "issue", "--service", "x", "--out", w.path("o")}, append(at, viewer)...), 1, "role viewer"},
