@@ -53,7 +53,7 @@ func parse(name string, data []byte, hostname func() (string, error)) (*Config, 
 		return nil, faults
 	}
 	d := &decoder{file: name, lines: map[string]int{}, faults: faults}
-	f := defaults()
+	f := defaultsOf(name)
 	d.decode(tree, "", reflect.ValueOf(&f).Elem(), false)
 	r := newResolver(name, d, hostname)
 	c := r.resolve(&f)
