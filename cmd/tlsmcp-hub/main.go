@@ -27,8 +27,6 @@ const (
 // defaultData is where the package keeps the Hub's state.
 const defaultData = "/var/lib/tlsmcp-hub"
 
-func main() { os.Exit(start()) }
-
 func start() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

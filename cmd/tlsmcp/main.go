@@ -12,8 +12,6 @@ import (
 	"syscall"
 )
 
-func main() { os.Exit(start()) }
-
 // start runs the command line of this process and returns its exit code.
 func start() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -1,0 +1,139 @@
+// Command build makes what users install, into dist/: Debian and RPM packages
+// for amd64 and arm64, archives of tlsmcp for macOS, Windows and Linux, a bill of
+// materials for each program, and checksums of all.
+//
+// The same commit gives the same bytes, wherever and whenever it is built: every
+// time in a file is that of the commit (SOURCE_DATE_EPOCH), paths are cut from
+// the programs, and archives are written in a fixed order.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// builder is one run.
+type builder struct {
+	dist    string   // where the results go
+	work    string   // scratch, removed at the end
+	version string   // of the packages
+	commit  string   // that was built
+	arches  []string // of the packages
+	when    time.Time
+	fips    string // GOFIPS140 of the programs
+	deb     bool   // only Debian packages, only for this machine
+}
+
+func main() {
+	var b builder
+	var arches string
+	flag.StringVar(&b.dist, "dist", "dist", "directory for the results")
+	flag.StringVar(&b.version, "version", "", "version of the packages (default: from git)")
+	flag.StringVar(&arches, "arch", "amd64,arm64", "architectures of the packages")
+	flag.BoolVar(&b.deb, "deb-only", false, "only the Debian packages")
+	flag.StringVar(&b.fips, "fips140", "off", "GOFIPS140 of the programs: off, or a version of Go's cryptographic module")
+	flag.Parse()
+	b.arches = strings.Split(arches, ",")
+	if err := b.run(); err != nil {
+		fmt.Fprintf(os.Stderr, "build: %s\n", err)
+		os.Exit(1)
+	}
+}
+
+func (b *builder) run() (err error) {
+	if err := b.describe(); err != nil {
+		return err
+	}
+	if b.work, err = os.MkdirTemp("", "tlsmcp-build-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.work)) }()
+	if err := os.RemoveAll(b.dist); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.dist, 0o755); err != nil {
+		return err
+	}
+	steps := []func() error{b.manuals, b.notices, b.packages}
+	if !b.deb {
+		steps = append(steps, b.archives, b.boms, b.sums)
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe asks git what is built. A release is a tag vX.Y.Z; anything else is a
+// version before 0.1.0 that sorts by the time of its commit.
+func (b *builder) describe() error {
+	commit, err := output("git", "rev-parse", "HEAD")
+	if err != nil {
+		return err
+	}
+	stamp, err := output("git", "log", "-1", "--format=%ct")
+	if err != nil {
+		return err
+	}
+	if set := os.Getenv("SOURCE_DATE_EPOCH"); set != "" {
+		stamp = set
+	}
+	seconds, err := strconv.ParseInt(stamp, 10, 64)
+	if err != nil {
+		return fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	}
+	b.commit, b.when = commit, time.Unix(seconds, 0).UTC()
+	if b.version != "" {
+		return nil
+	}
+	if tag, err := output("git", "describe", "--exact-match", "--tags", "--match", "v[0-9]*"); err == nil {
+		b.version = strings.TrimPrefix(tag, "v")
+		return nil
+	}
+	b.version = "0.1.0~dev." + b.when.Format("20060102150405") + ".g" + commit[:9]
+	return nil
+}
+
+// compile builds programs, static and stripped, into a directory of their own.
+func (b *builder) compile(goos, goarch string, programs ...string) (dir string, err error) {
+	dir = filepath.Join(b.work, goos+"-"+goarch)
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X cyphers.ai/tlsmcp/pkg/version.version=" + b.version +
+		" -X cyphers.ai/tlsmcp/pkg/version.commit=" + b.commit, "-o", dir + "/"}
+	for _, p := range programs {
+		args = append(args, "./cmd/"+p)
+	}
+	return dir, b.command([]string{"CGO_ENABLED=0", "GOOS=" + goos, "GOARCH=" + goarch, "GOFIPS140=" + b.fips, "GOAMD64=v1", "GOARM64=v8.0"}, "go", args...)
+}
+
+// command runs a program with the time of the commit in its environment.
+func (b *builder) command(env []string, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false", "SOURCE_DATE_EPOCH="+strconv.FormatInt(b.when.Unix(), 10))
+	cmd.Env = append(cmd.Env, env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, args[0], err, out)
+	}
+	return nil
+}
+
+func output(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// host is the directory of programs that run on this machine.
+func (b *builder) host() string { return filepath.Join(b.work, runtime.GOOS+"-"+runtime.GOARCH) }

@@ -1,0 +1,211 @@
+#!/bin/bash
+# Runs inside the booted machine and writes one line for each rule to
+# /opt/boot/report: "ok RULE" or "not ok RULE", what it printed behind it. The
+# test reads the report when the machine has powered itself off.
+cd /opt/boot
+exec >/opt/boot/log 2>&1
+: >report
+export DEBIAN_FRONTEND=noninteractive
+
+# rule NAME COMMAND... holds when the command does.
+rule() {
+	local name=$1 out
+	shift
+	if out=$("$@" 2>&1); then
+		echo "ok $name" >>report
+	else
+		echo "not ok $name" >>report
+		sed 's/^/    /' <<<"$out" >>report
+	fi
+}
+# soon COMMAND... tries for up to 20 seconds.
+soon() {
+	for _ in $(seq 200); do
+		"$@" >/dev/null 2>&1 && return 0
+		sleep 0.1
+	done
+	"$@"
+}
+fails() { ! "$@"; }
+says() { # WORDS COMMAND...: it prints the words, however it ends
+	local words=$1 out
+	shift
+	out=$("$@" 2>&1)
+	grep -qF -- "$words" <<<"$out" || { echo "$out"; return 1; }
+}
+is() { # WANT COMMAND...
+	local want=$1 out
+	shift
+	out=$("$@" 2>&1)
+	[ "$out" = "$want" ] || { echo "got $out, want $want"; return 1; }
+}
+as() { runuser -u "$1" -- "${@:2}"; }
+apt() { apt-get -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@"; }
+repo() { # which build apt sees
+	echo "deb [trusted=yes] file:/opt/boot/$1 ./" >/etc/apt/sources.list
+	apt-get -qq update
+}
+call() { curl -sS --max-time 10 --cacert root.pem --cert "$1.crt" --key "$1.key" "https://localhost:${2:-8443}/"; }
+pid() { systemctl show -p MainPID --value "${1:-tlsmcpd}"; }
+ready() { soon curl -sf "http://127.0.0.1:${1:-9090}/readyz"; }
+load() { ./probe load https://localhost:8443/ root.pem web.crt web.key "$1.json" & load=$!; sleep 1; }
+unloaded() {
+	sleep 1
+	kill -TERM "$load"
+	wait "$load"
+	cat "$1.json"
+	[ "$(grep -o '"failed":0,' "$1.json")" ] && [ "$(grep -oE '"served":[0-9]+' "$1.json" | cut -d: -f2)" -gt 50 ]
+}
+
+./probe backend 127.0.0.1:3000 &
+useradd -m alice
+useradd -m bob
+
+# --- the build before, installed by apt from a repository
+rule "a repository on disk is read" repo old
+rule "the sidecar installs alone" apt install tlsmcp
+rule "nothing runs or is enabled by the install alone" fails systemctl is-enabled tlsmcpd.service
+rule "without a Hub the command line says how to get one" says "apt install tlsmcp-hub" tlsmcp hub fleet
+rule "the Hub installs" apt install tlsmcp-hub
+rule "users are made" id -u tlsmcp tlsmcp-hub
+rule "groups are made" getent group tlsmcp tlsmcp-view
+rule "state belongs to the sidecar alone" is "700 tlsmcp" stat -c '%a %U' /var/lib/tlsmcp
+rule "the packaged configuration is valid" as alice tlsmcp config check /etc/tlsmcp/tlsmcp.toml
+rule "the Hub waits for a call" is inactive systemctl is-active tlsmcp-hub.service
+rule "its socket is open" systemctl is-active tlsmcp-hub.socket
+rule "the daemon is enabled and started" systemctl enable --now tlsmcpd
+rule "the daemon's call started the Hub" soon systemctl is-active tlsmcp-hub.service
+rule "the first certificate is there and the daemon ready" ready
+rule "the daemon runs as its user" is tlsmcp stat -c %U "/proc/$(pid)"
+rule "it may bind low ports and nothing else" is "CapEff:	0000000000000400" grep CapEff "/proc/$(pid)/status"
+
+# --- who comes in
+tlsmcp hub ca root >root.pem
+rule "root issues certificates" tlsmcp cert issue --type client --service web --out .
+rule "and another" tlsmcp cert issue --type client --service stranger --out .
+rule "nobody is let in until somebody says who" fails call web
+rule "an ordinary user may not operate the Hub" says "group" as alice tlsmcp cert list
+usermod -aG tlsmcp alice
+usermod -aG tlsmcp-view bob
+rule "a member of tlsmcp sees the fleet" says " well" as alice tlsmcp hub fleet
+rule "a member of tlsmcp issues" as alice tlsmcp cert issue --type client --service alice --out /home/alice/certs
+rule "a member of tlsmcp-view looks" as bob tlsmcp cert list
+rule "a member of tlsmcp-view issues nothing" fails as bob tlsmcp cert issue --type client --service bob --out /home/bob/certs
+rule "the daemon's user operates nothing" fails as tlsmcp tlsmcp cert list
+rule "a policy is set" tlsmcp hub policy set "$(hostname)" --allow web
+rule "who is allowed comes in" soon call web
+rule "the backend knows who" says "web" call web
+rule "who is not is refused" fails call stranger
+rule "without a certificate nobody comes in" fails curl -sS --cacert root.pem https://localhost:8443/
+
+# --- reload, restart, crash
+load reload
+sed -i 's/^\[mtls\]/[mtls]\nallowed_services = ["stranger"]/' /etc/tlsmcp/tlsmcp.toml
+before=$(pid)
+rule "reload is told when it is done" systemctl reload tlsmcpd
+rule "the reload took" soon call stranger
+rule "it is the same process" is "$before" pid
+rule "over a reload nobody is refused" unloaded reload
+load restart
+rule "restart works" systemctl restart tlsmcpd
+rule "restart again" systemctl restart tlsmcpd
+rule "it is another process" fails is "$before" pid
+rule "over a restart nobody is refused" unloaded restart
+echo 'broken' >>/etc/tlsmcp/tlsmcp.toml
+rule "a broken configuration does not stop the daemon" systemctl reload tlsmcpd
+rule "it serves on" call web
+sed -i '$d' /etc/tlsmcp/tlsmcp.toml
+systemctl reload tlsmcpd
+before=$(pid)
+mkdir -p /run/systemd/system/tlsmcpd.service.d
+printf '[Service]\nWatchdogSec=3\n' >/run/systemd/system/tlsmcpd.service.d/quick.conf
+systemctl daemon-reload
+systemctl restart tlsmcpd
+before=$(pid)
+kill -STOP "$before"
+other() { local now; now=$(pid); [ "$now" != 0 ] && [ "$now" != "$before" ]; }
+rule "the watchdog ends a daemon that hangs, and it comes back" soon other
+rule "it serves again" soon call web
+before=$(pid)
+kill -SEGV "$before"
+rule "a crash is followed by a start" soon other
+rule "and it serves" soon call web
+rm -r /run/systemd/system/tlsmcpd.service.d
+systemctl daemon-reload
+systemctl stop tlsmcpd
+rule "a daemon that was stopped leaves no socket behind" says "refused" call web
+rule "and starts again" systemctl start tlsmcpd
+rule "and is ready again" ready
+
+# --- a second sidecar
+cat >/etc/tlsmcp/pay.toml <<'TOML'
+version = 1
+service_id = "pay"
+[listen]
+address = "127.0.0.1:443"
+[mtls]
+allowed_services = ["web"]
+[admin]
+address = "127.0.0.1:9091"
+TOML
+rule "a second sidecar starts, on a low port" systemctl enable --now tlsmcpd@pay
+rule "it is ready" ready 9091
+rule "it has a state directory of its own" test -d /var/lib/tlsmcp@pay/hub
+rule "it lets in whom it should" soon call web 443
+
+# --- upgrade and downgrade
+load upgrade
+repo new
+rule "the upgrade installs" apt upgrade
+rule "the new build runs" is "$(tlsmcpd --version)" "/proc/$(pid)/exe" --version
+rule "the second sidecar runs the new build too" is "$(tlsmcpd --version)" "/proc/$(pid tlsmcpd@pay)/exe" --version
+rule "over an upgrade nobody is refused" unloaded upgrade
+rule "the configuration that was edited is kept" grep -q stranger /etc/tlsmcp/tlsmcp.toml
+rule "what was issued before is still good" call web
+load downgrade
+repo old
+rule "the build before installs over it" apt --allow-downgrades install tlsmcp=0.0.1-1 tlsmcp-hub=0.0.1-1
+rule "it is ready after the downgrade" ready
+rule "over a downgrade nobody is refused" unloaded downgrade
+rule "a call after the downgrade" call web
+repo new
+rule "up again" apt upgrade
+
+# --- sockets of systemd's
+systemctl disable --now -q tlsmcpd@pay
+systemctl stop tlsmcpd
+rule "the socket units start" systemctl start tlsmcpd.socket tlsmcpd-admin.socket
+rule "a call starts the daemon" soon call web
+rule "metrics come by a socket too" ready
+systemctl stop tlsmcpd.socket tlsmcpd-admin.socket tlsmcpd.service
+systemctl start tlsmcpd
+
+# --- a secret by systemd
+printf 'secret-token' | systemd-creds encrypt --name=hub-token - /etc/tlsmcp/hub-token.cred
+mkdir -p /etc/systemd/system/tlsmcpd.service.d
+printf '[Service]\nLoadCredentialEncrypted=hub-token:/etc/tlsmcp/hub-token.cred\n' >/etc/systemd/system/tlsmcpd.service.d/token.conf
+systemctl daemon-reload
+systemctl restart tlsmcpd
+rule "an encrypted credential reaches the daemon's user" is secret-token as tlsmcp cat /run/credentials/tlsmcpd.service/hub-token
+rm -r /etc/systemd/system/tlsmcpd.service.d /etc/tlsmcp/hub-token.cred
+systemctl daemon-reload
+systemctl restart tlsmcpd
+rule "the journal has the daemon's log" says '"msg":"serving"' journalctl -u tlsmcpd -o cat
+rule "no unit failed" is "" systemctl list-units --failed --plain --no-legend 'tlsmcp*'
+
+# --- away with it
+rm /etc/tlsmcp/pay.toml
+rule "remove stops the daemon" apt remove tlsmcp tlsmcp-hub
+rule "it is stopped" fails pgrep tlsmcpd
+rule "the Hub is stopped" fails pgrep tlsmcp-hub
+rule "the configuration stays" test -f /etc/tlsmcp/tlsmcp.toml
+rule "the keys stay" test -f /var/lib/tlsmcp-hub/hub.db
+rule "it installs again and goes on" apt install tlsmcp tlsmcp-hub
+rule "the daemon that was enabled runs again after start" systemctl start tlsmcpd
+rule "with the certificates of before" soon call web
+rule "purge works" apt purge tlsmcp tlsmcp-hub
+rule "purge takes the configuration" fails test -e /etc/tlsmcp
+rule "purge leaves the sidecar's keys" test -d /var/lib/tlsmcp/hub
+rule "purge leaves the CA's keys" test -f /var/lib/tlsmcp-hub/hub.db
+rule "purge leaves no link of a unit" is "" find /etc/systemd -name '*tlsmcp*'
+echo done >>report
