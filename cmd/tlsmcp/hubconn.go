@@ -146,7 +146,7 @@ func (h *hubConn) explain(err error) error {
 
 // hubHint is what to do when no Hub on this host answers.
 func hubHint(socket string) string {
-	if _, err := os.Stat(socket); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(socket); socket != "" && errors.Is(err, os.ErrNotExist) {
 		if _, err := exec.LookPath("tlsmcp-hub"); err != nil {
 			return "install one (apt install tlsmcp-hub, or dnf install tlsmcp-hub); --hub URL asks another one"
 		}

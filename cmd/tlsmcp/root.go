@@ -80,7 +80,6 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 		newQuickstart(s),
 		newVersion(s),
 	)
-	addMan(root)
 	addCompletions(root)
 	return group(root)
 }

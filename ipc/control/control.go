@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+	"strings"
 
 	"cyphers.ai/tlsmcp/ipc/problem"
 )
@@ -25,7 +26,7 @@ const (
 )
 
 // DefaultSocket is where the first sidecar of a host listens; the sidecar NAME
-// has a directory NAME beside it.
+// has a directory of its own, tlsmcp@NAME.
 const DefaultSocket = "/run/tlsmcp/control.sock"
 
 // InstanceSocket is where the sidecar of that name listens; empty: the first.
@@ -33,14 +34,14 @@ func InstanceSocket(name string) string {
 	if name == "" {
 		return DefaultSocket
 	}
-	return "/run/tlsmcp/" + name + "/control.sock"
+	return "/run/tlsmcp@" + name + "/control.sock"
 }
 
 // InstanceOf is the name of the sidecar with that socket; empty for the first
 // one of a host, and for one whose socket is elsewhere.
 func InstanceOf(socket string) string {
-	name := path.Base(path.Dir(socket))
-	if socket == DefaultSocket || socket != InstanceSocket(name) {
+	_, name, _ := strings.Cut(path.Base(path.Dir(socket)), "@")
+	if socket != InstanceSocket(name) {
 		return ""
 	}
 	return name
