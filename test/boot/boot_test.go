@@ -34,6 +34,8 @@ func need(t *testing.T, programs ...string) {
 	}
 	reason := ""
 	switch {
+	case os.Getenv("TLSMCP_BOOT") == "":
+		t.Skip("it takes minutes and a Debian mirror: ./task boot runs it")
 	case os.Getuid() != 0:
 		reason = "it takes root to boot a system"
 	case len(missing) > 0:
