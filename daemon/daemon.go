@@ -26,6 +26,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon/edge"
 	"cyphers.ai/tlsmcp/daemon/keyring"
 	"cyphers.ai/tlsmcp/daemon/link"
+	"cyphers.ai/tlsmcp/daemon/mcpgate"
 	"cyphers.ai/tlsmcp/daemon/notify"
 	"cyphers.ai/tlsmcp/daemon/proxy"
 	"cyphers.ai/tlsmcp/daemon/trust"
@@ -56,7 +57,8 @@ type Daemon struct {
 	conns   *conns.Table
 	edge    *edge.Server
 	proxy   *proxy.Proxy
-	link    *link.Link // nil: there is no Hub
+	gateway *mcpgate.Gateway // nil: the backend does not speak MCP
+	link    *link.Link       // nil: there is no Hub
 	metrics *metrics
 	notify  *notify.Notifier
 	events  *eventLog
@@ -121,6 +123,9 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	d.rates.metrics = d.metrics
 	d.events = newEventLog(o.Log, d.metrics)
 	d.proxy = proxy.New(cfg.Backend, cfg.Listen, o.Log, d.metrics)
+	if err := d.newGateway(cfg); err != nil {
+		return nil, err
+	}
 	d.applyTLS()
 	if d.edge, err = d.newEdge(cfg.Listen); err != nil {
 		return nil, err
@@ -260,6 +265,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	keep(d.keys.Run)
 	keep(func(ctx context.Context) error { d.proxy.Run(ctx); return nil })
 	keep(func(ctx context.Context) error { d.recheck(ctx); return nil })
+	if d.gateway != nil {
+		keep(func(ctx context.Context) error { d.gateway.Run(ctx); return nil })
+	}
 	if d.admin != nil {
 		keep(d.admin.Run)
 	}
@@ -281,6 +289,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	stopKeeping()
 	err = errors.Join(err, keepers.Wait())
 	d.proxy.Close()
+	if d.gateway != nil {
+		d.gateway.Close()
+	}
 	return err
 }
 
@@ -291,6 +302,9 @@ func (d *Daemon) draining() {
 	open, _ := d.conns.Len()
 	d.log.Info("draining", event.KeyCount, open)
 	d.proxy.Drain()
+	if d.gateway != nil {
+		d.gateway.Drain()
+	}
 }
 
 func (d *Daemon) serve(ctx context.Context) error {
@@ -321,6 +335,7 @@ func (d *Daemon) recheck(ctx context.Context) {
 			d.trustChanged()
 		case <-tick.C:
 			d.logCut(d.conns.RecheckExpired(d.now(), d.mayStay))
+			d.recheckExpiredSessions()
 			d.notify.Status(d.statusLine())
 		case <-ctx.Done():
 			return
@@ -333,6 +348,7 @@ func (d *Daemon) recheck(ctx context.Context) {
 func (d *Daemon) trustChanged() {
 	d.applyTLS()
 	d.logCut(d.conns.Recheck(d.mayStay))
+	d.recheckSessions()
 	d.retire()
 }
 

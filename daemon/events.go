@@ -13,13 +13,19 @@ import (
 type eventLog struct {
 	log     *slog.Logger
 	metrics *metrics
-	queue   chan event.Connection
+	queue   chan logged
+}
+
+// logged is a line to be written: about a connection, or a call.
+type logged struct {
+	connection event.Connection
+	call       *event.Call
 }
 
 const eventQueue = 8192
 
 func newEventLog(log *slog.Logger, m *metrics) *eventLog {
-	return &eventLog{log: log, metrics: m, queue: make(chan event.Connection, eventQueue)}
+	return &eventLog{log: log, metrics: m, queue: make(chan logged, eventQueue)}
 }
 
 func (l *eventLog) take(e event.Connection) {
@@ -27,6 +33,17 @@ func (l *eventLog) take(e event.Connection) {
 	if !l.log.Enabled(context.Background(), event.LevelOf(e)) {
 		return
 	}
+	l.put(logged{connection: e})
+}
+
+func (l *eventLog) takeCall(c event.Call) {
+	l.metrics.call(c)
+	if l.log.Enabled(context.Background(), event.LevelOfCall(c)) {
+		l.put(logged{call: &c})
+	}
+}
+
+func (l *eventLog) put(e logged) {
 	select {
 	case l.queue <- e:
 	default:
@@ -34,17 +51,25 @@ func (l *eventLog) take(e event.Connection) {
 	}
 }
 
+func (l *eventLog) write(ctx context.Context, e logged) {
+	if e.call != nil {
+		event.LogCall(ctx, l.log, *e.call)
+		return
+	}
+	event.Log(ctx, l.log, e.connection)
+}
+
 // run writes until ctx ends, and then what is left.
 func (l *eventLog) run(ctx context.Context) {
 	for {
 		select {
 		case e := <-l.queue:
-			event.Log(ctx, l.log, e)
+			l.write(ctx, e)
 		case <-ctx.Done():
 			for {
 				select {
 				case e := <-l.queue:
-					event.Log(ctx, l.log, e)
+					l.write(ctx, e)
 				default:
 					return
 				}

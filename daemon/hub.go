@@ -53,6 +53,7 @@ func (d *Daemon) takeRevocations(l *revlog.Log) (cut, open int) {
 	if before == nil || before.ID() != l.ID() || before.Sequence() != l.Sequence() {
 		cut = d.conns.Recheck(d.mayStay)
 		d.logCut(cut)
+		d.recheckSessions()
 		d.retire()
 		d.record(audit.Record{Kind: audit.Revocation, Count: uint64(cut), Detail: fmt.Sprintf("the Hub's revocations up to %d are in force", l.Sequence())})
 	}

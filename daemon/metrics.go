@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"cyphers.ai/tlsmcp/daemon/mcpgate"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
@@ -22,6 +23,8 @@ type metrics struct {
 	sent          prometheus.Counter
 	requests      *prometheus.CounterVec
 	eventsDropped prometheus.Counter
+	mcpCalls      *prometheus.CounterVec
+	mcpDuration   *prometheus.HistogramVec
 
 	byProtocol map[string]*requestMetrics // fixed at start, so that no request takes a lock
 }
@@ -41,7 +44,12 @@ func newMetrics(d *Daemon) *metrics {
 		received:      counter("tlsmcp_received_bytes_total", "Plain bytes from clients, counted when their connection ends."),
 		sent:          counter("tlsmcp_sent_bytes_total", "Plain bytes to clients, counted when their connection ends."),
 		requests:      counterVec("tlsmcp_requests_total", "Requests answered, by protocol and class of status.", "protocol", "code"),
-		eventsDropped: counter("tlsmcp_events_dropped_total", "Log lines about connections dropped because the log was too slow."),
+		eventsDropped: counter("tlsmcp_events_dropped_total", "Log lines about connections and calls dropped because the log was too slow."),
+		mcpCalls:      counterVec("tlsmcp_mcp_calls_total", "Calls of agents to the MCP server, by method and outcome.", "method", "outcome"),
+		mcpDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tlsmcp_mcp_call_duration_seconds", Help: "From a call to its answer, the server's time included.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60},
+		}, []string{"method"}),
 		handshake: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tlsmcp_handshake_duration_seconds", Help: "From accept to the decision to let in.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
@@ -59,7 +67,7 @@ func newMetrics(d *Daemon) *metrics {
 		}
 		m.byProtocol[protocol] = r
 	}
-	m.registry.MustRegister(m.accepted, m.refused, m.closed, m.received, m.sent, m.requests, m.eventsDropped, m.handshake, latency,
+	m.registry.MustRegister(m.accepted, m.refused, m.closed, m.received, m.sent, m.requests, m.eventsDropped, m.handshake, latency, m.mcpCalls, m.mcpDuration,
 		stateCollector{d})
 	m.registerRuntime()
 	return m
@@ -103,6 +111,15 @@ func (m *metrics) event(e event.Connection) {
 	}
 }
 
+// call counts one call. A method that an agent made up has no series of its own.
+func (m *metrics) call(c event.Call) {
+	method := mcpgate.MethodLabel(c.Method)
+	m.mcpCalls.WithLabelValues(method, string(c.Outcome)).Inc()
+	if c.Outcome != event.CallRefused {
+		m.mcpDuration.WithLabelValues(method).Observe(c.Duration.Seconds())
+	}
+}
+
 // stateCollector reads the state of the rooms when it is asked for.
 type stateCollector struct{ d *Daemon }
 
@@ -135,6 +152,11 @@ func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 		gauge("tlsmcp_hub_connected", "1 when the Hub's revocation stream is up.", truth(st.Connected))
 		gauge("tlsmcp_hub_revocation_sequence", "The last entry of the Hub's revocation log that is in force.", float64(st.Sequence))
 		gauge("tlsmcp_hub_signed_timestamp_seconds", "When the Hub last spoke about its revocation log; 0 before it did.", float64(max(0, st.SignedAt.Unix())))
+	}
+
+	if g := s.d.gateway; g != nil {
+		gauge("tlsmcp_mcp_sessions_open", "Sessions of agents with the MCP server.", float64(g.Sessions()))
+		gauge("tlsmcp_mcp_tools_changed", "Tools whose definition is another than the approved one.", float64(g.Changed()))
 	}
 
 	s.d.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/daemon/link"
+	"cyphers.ai/tlsmcp/daemon/mcpgate"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
@@ -30,6 +31,12 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	// A series with a label is exported once it has a value.
 	s.d.metrics.event(event.Connection{Kind: event.Refused, Reason: event.NotTLS})
 	s.d.metrics.event(event.Connection{Kind: event.Closed, Reason: event.ClientClosed})
+
+	// What is about MCP when the backend speaks it.
+	s.d.metrics.call(event.Call{Method: "tools/call", Outcome: event.CallOK})
+	if s.d.gateway, err = mcpgate.New(mcpgate.Options{Backend: config.Backend{Protocol: config.ProtocolMCP}, Gateway: config.MCPGateway{PinTools: "off"}}); err != nil {
+		t.Fatal(err)
+	}
 
 	// And what is about the Hub when there is one.
 	if s.d.link, err = link.New(link.Options{Hub: config.Hub{Kind: config.HubLocal, Socket: "/nonexistent"}, StateDir: t.TempDir()}); err != nil {

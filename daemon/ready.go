@@ -32,7 +32,11 @@ func (d *Daemon) backendCheck() admin.Check {
 	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
 	c := admin.Check{Name: "backend", OK: true, Required: true, Detail: d.backendName()}
-	if err := d.proxy.Probe(ctx); err != nil {
+	probe := d.proxy.Probe
+	if d.gateway != nil {
+		probe = d.gateway.Probe
+	}
+	if err := probe(ctx); err != nil {
 		c.OK, c.Detail = false, err.Error()
 	}
 	return c

@@ -20,7 +20,9 @@ type http1 struct {
 	in    []byte // plain bytes read and not yet used; nil while idle
 	inBuf *[]byte
 	about []byte // who the client is, rendered for the backend
-	anew  func() // run, bound once
+
+	local *localClient // not nil when a handler of this process answers
+	anew  func()       // run, bound once
 }
 
 // scratch is what one exchange works with. It is pooled.
@@ -35,8 +37,12 @@ var scratches = sync.Pool{New: func() any { return &scratch{out: make([]byte, 0,
 
 func (p *Proxy) serveHTTP1(c *edge.Conn) {
 	h := &http1{p: p, c: c}
-	h.about = appendFields(nil, identityHeaders(c.Peer, p.backend.IdentityHeaders))
-	h.about = appendFields(h.about, forwardedHeaders(c.Remote.Addr()))
+	who := append(identityHeaders(c.Peer, p.backend.IdentityHeaders), forwardedHeaders(c.Remote.Addr())...)
+	if p.local != nil {
+		h.local = &localClient{p.local(c), who}
+	} else {
+		h.about = appendFields(nil, who)
+	}
 	h.anew = h.run
 	h.run()
 }
@@ -194,6 +200,9 @@ func (h *http1) exchange() *ending {
 	}
 	h.c.Requests.Add(1)
 	h.in = h.in[len(head):]
+	if h.local != nil {
+		return x.serveLocal()
+	}
 	return x.run()
 }
 

@@ -83,6 +83,9 @@ func (f *http2Front) handler(c *edge.Conn) http.Handler {
 	if f.h2c != nil {
 		return f.h2c.handler(c, about)
 	}
+	if f.p.local != nil {
+		return f.localHandler(c, about)
+	}
 	rendered := appendFields(nil, about)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.Requests.Add(1)

@@ -15,6 +15,7 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -38,6 +39,7 @@ type Proxy struct {
 	observer Observer
 	pool     *pool
 	h2       *http2Front
+	local    func(*edge.Conn) http.Handler // nil: requests go to the backend
 }
 
 // New returns a proxy for the backend.

@@ -21,14 +21,9 @@ func gaps() []gap {
 		return func(c *Config) bool { return c.Backend.Protocol == p }
 	}
 	return []gap{
-		{key: "backend.protocol", blocks: true, needs: protocol(ProtocolMCP),
-			would: "mcp would read the MCP traffic, apply the policy and forward it to an HTTP MCP server",
-			hint:  `use backend.protocol = "http"`},
 		{key: "backend.protocol", blocks: true, needs: protocol(ProtocolMCPStdio),
 			would: "mcp-stdio would run one MCP server process per agent session",
 			hint:  `use backend.protocol = "http" with a server that listens by itself`},
-		{key: "backend.path", would: "it would be where the MCP server answers"},
-		{key: "mcp_gateway", would: "it would be the policy for MCP backends"},
 		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
 		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
 		{key: "fips.mode", blocks: true, needs: func(c *Config) bool { return c.FIPS },

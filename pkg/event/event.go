@@ -93,3 +93,17 @@ const (
 	ByOperator       Reason = "closed_by_operator"
 	Reset            Reason = "reset"
 )
+
+// Why a call to an MCP server was refused. Revoked and the like apply too, to
+// one that was cut.
+const (
+	MCPForbidden   Reason = "mcp_forbidden"
+	MCPRateLimited Reason = "mcp_rate_limited"
+	MCPMalformed   Reason = "mcp_malformed"
+	MCPHeaders     Reason = "mcp_headers"
+	MCPOrigin      Reason = "mcp_origin"
+	MCPSession     Reason = "mcp_session"
+	MCPChanged     Reason = "mcp_tool_changed"
+	MCPServerGone  Reason = "mcp_server_gone"
+	MCPTooMany     Reason = "mcp_too_many"
+)

@@ -42,8 +42,15 @@ const (
 	KeySequence = "sequence"
 	KeyNode     = "node"
 	KeyCall     = "call"
+	KeyMethod   = "method"
 	KeyTarget   = "target"
+	KeyOutcome  = "outcome"
+	KeyCode     = "code"
+	KeySession  = "session"
 	KeyPID      = "pid"
 	KeyComm     = "comm"
 	KeyAgent    = "agent"
+	KeyDigest   = "digest"
+
+	KeyArguments = "arguments"
 )

@@ -43,4 +43,14 @@ var sentences = map[Reason]string{
 	Drained:          "the daemon is stopping",
 	ByOperator:       "an operator closed the connection through the control API",
 	Reset:            "the connection was reset",
+
+	MCPForbidden:   "no rule lets this agent make this call",
+	MCPRateLimited: "this agent has made as many of these calls as it may in that time",
+	MCPMalformed:   "the message is not sound JSON-RPC, or can be read in two ways",
+	MCPHeaders:     "the headers of the request disagree with its body",
+	MCPOrigin:      "the request comes from a web page of another origin",
+	MCPSession:     "the session is not known here, or belongs to another agent",
+	MCPChanged:     "the tool's definition has changed since it was approved",
+	MCPServerGone:  "the MCP server is not there, or went away before it answered",
+	MCPTooMany:     "as many MCP servers as allowed are running",
 }

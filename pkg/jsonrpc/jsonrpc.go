@@ -180,7 +180,7 @@ func check(b []byte, strict bool) (Value, error) {
 var envelope = []string{"jsonrpc", "id", "method", "params", "result", "error"}
 
 // decisive are the members of the params that something may be decided by.
-var decisive = []string{"name", "uri", "_meta", "arguments", "protocolVersion", "ref", "requestId", "level", "taskId"}
+var decisive = []string{"name", "uri", "_meta", "arguments", "protocolVersion", "ref", "requestId", "notifications", "taskId"}
 
 // interpret reads a validated object as a message.
 func interpret(v Value, strict bool) (*Message, error) {

@@ -92,6 +92,18 @@ func (v Value) Get(name string) Value {
 	return nil
 }
 
+// Variant is a key of an object that is one of the names in another case, and
+// that a reader who does not mind the case would take for it; empty when there
+// is none.
+func (v Value) Variant(names ...string) string {
+	for key := range v.Members() {
+		if variantOf(key, names) != "" {
+			return string(key)
+		}
+	}
+	return ""
+}
+
 // Members yields the members of an object in order. A key is what it says,
 // without quotes and escapes; one that is not sound text is left out.
 func (v Value) Members() iter.Seq2[[]byte, Value] {

@@ -1,0 +1,187 @@
+package mcpgate
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/pki"
+)
+
+// world is a gateway with its agents, without the TLS in front.
+type world struct {
+	t  *testing.T
+	g  *Gateway
+	ca *pki.CA
+
+	mu     sync.Mutex
+	calls  []event.Call
+	refuse map[string]event.Reason // by fingerprint: who may not be in any more
+}
+
+// newWorld starts a gateway before a backend.
+func newWorld(t *testing.T, b config.Backend, g config.MCPGateway) *world {
+	t.Helper()
+	w := &world{t: t, refuse: map[string]event.Reason{}}
+	w.ca = must(pki.NewCA(pki.CAOptions{}))(t)
+	if b.Protocol == "" {
+		b.Protocol = config.ProtocolMCP
+	}
+	if b.Path == "" {
+		b.Path = "/mcp"
+	}
+	b.ConnectTimeout, b.PoolSize = 2*time.Second, 16
+	if g.PinTools == "" {
+		g.PinTools = "off"
+	}
+	if g.LogArguments == "" {
+		g.LogArguments = "full"
+	}
+	w.g = must(New(Options{
+		Log: slog.New(slog.DiscardHandler), Now: time.Now, Backend: b, Gateway: g, StateDir: t.TempDir(),
+		Call: func(c event.Call) { w.mu.Lock(); defer w.mu.Unlock(); w.calls = append(w.calls, c) },
+		Ask: func(p *identity.Peer) (event.Reason, string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if p == nil {
+				return "", ""
+			}
+			return w.refuse[p.Fingerprint], "as the test says"
+		},
+	}))(t)
+	t.Cleanup(w.g.Close)
+	return w
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// client is an agent with a certificate of its own.
+type client struct {
+	*world
+	peer    *identity.Peer
+	url     string
+	session string
+	headers map[string]string
+}
+
+// agent makes a client; each call a fresh certificate of that name.
+func (w *world) agent(name string) *client {
+	w.t.Helper()
+	leaf := must(w.ca.Issue(pki.LeafOptions{CommonName: name}))(w.t)
+	peer := must(identity.FromChain([]*x509.Certificate{leaf.Cert, w.ca.Cert}, ""))(w.t)
+	a := &agent{g: w.g, peer: peer, name: peer.ID, connID: 1, killed: func() (event.Reason, bool) { return "", false }}
+	s := httptest.NewServer(a)
+	w.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return &client{world: w, peer: peer, url: s.URL, headers: map[string]string{}}
+}
+
+// do sends a request to the gateway.
+func (c *client) do(ctx context.Context, method, path, body string) *http.Response {
+	c.t.Helper()
+	r := must(http.NewRequestWithContext(ctx, method, c.url+path, strings.NewReader(body)))(c.t)
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json, text/event-stream")
+	if c.session != "" {
+		r.Header.Set(headerSession, c.session)
+	}
+	for k, v := range c.headers {
+		r.Header.Set(k, v)
+	}
+	return must(http.DefaultTransport.RoundTrip(r))(c.t)
+}
+
+// post posts a message and reads the answer whole.
+func (c *client) post(body string) (status int, answer string) {
+	c.t.Helper()
+	resp := c.do(c.t.Context(), "POST", "/mcp", body)
+	defer resp.Body.Close()
+	b := must(io.ReadAll(resp.Body))(c.t)
+	return resp.StatusCode, string(b)
+}
+
+// initialize begins a session.
+func (c *client) initialize(version string) {
+	c.t.Helper()
+	resp := c.do(c.t.Context(), "POST", "/mcp", `{"jsonrpc":"2.0","id":"init","method":"initialize","params":{"protocolVersion":"`+version+`","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
+	defer resp.Body.Close()
+	b := must(io.ReadAll(resp.Body))(c.t)
+	c.session = resp.Header.Get(headerSession)
+	if c.session == "" || resp.StatusCode != 200 {
+		c.t.Fatalf("initialize: %s %s", resp.Status, b)
+	}
+}
+
+// lastCall waits for the record of a call of that method.
+func (w *world) lastCall(method string) event.Call {
+	w.t.Helper()
+	for range 300 {
+		w.mu.Lock()
+		for i := len(w.calls) - 1; i >= 0; i-- {
+			if w.calls[i].Method == method {
+				defer w.mu.Unlock()
+				return w.calls[i]
+			}
+		}
+		w.mu.Unlock()
+		time.Sleep(10 * time.Millisecond)
+	}
+	w.t.Fatalf("no record of %s in %+v", method, w.calls)
+	return event.Call{}
+}
+
+// errorOf reads a JSON-RPC error.
+func errorOf(t *testing.T, answer string) (code int, reason, message string) {
+	t.Helper()
+	var e struct {
+		Error struct {
+			Code    int
+			Message string
+			Data    struct{ Reason string }
+		}
+	}
+	if err := json.Unmarshal([]byte(answer), &e); err != nil {
+		t.Fatalf("%v: %s", err, answer)
+	}
+	return e.Error.Code, e.Error.Data.Reason, e.Error.Message
+}
+
+// httpServer starts an HTTP server for the gateway to stand before.
+func httpServer(t *testing.T, h http.HandlerFunc) config.Backend {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return config.Backend{Network: "tcp", Address: s.Listener.Addr().(*net.TCPAddr).String()}
+}
+
+// events reads the data of a stream's messages, in order.
+func events(r io.Reader) []string {
+	var all []string
+	scan := bufio.NewScanner(r)
+	for scan.Scan() {
+		if data, ok := strings.CutPrefix(scan.Text(), "data: "); ok {
+			all = append(all, data)
+		}
+	}
+	return all
+}

@@ -1,0 +1,188 @@
+package mcpgate
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+)
+
+// refusal is why a message does not reach the server.
+type refusal struct {
+	reason event.Reason
+	code   int
+	detail string
+	status int    // of the HTTP response, when the message came alone
+	told   string // to the client, when that is less than the detail
+}
+
+func refuse(reason event.Reason, code, status int, format string, args ...any) *refusal {
+	return &refusal{reason: reason, code: code, detail: fmt.Sprintf(format, args...), status: status}
+}
+
+// answer renders a refusal as a JSON-RPC error.
+func (r *refusal) answer(id jsonrpc.ID) []byte {
+	data := append(jsonrpc.AppendText([]byte(`{"reason":`), string(r.reason)), '}')
+	text := r.detail
+	if r.told != "" {
+		text = r.told
+	}
+	return jsonrpc.AppendError(nil, id, r.code, text, data)
+}
+
+// The revisions of the protocol that something here depends on.
+const (
+	revisionBatches = "2025-03-26" // the only one with batches
+	revisionModern  = "2026-07-28" // the first without sessions
+)
+
+const metaVersion = "io.modelcontextprotocol/protocolVersion"
+
+// isModern reports whether a revision has no sessions. Revisions are dates, so
+// they order as text does; what is no date is no revision.
+func isModern(version string) bool {
+	return len(version) == len(revisionModern) && version[4] == '-' && version[7] == '-' && version >= revisionModern
+}
+
+// versionOf is the revision that a message says it is written in, by its _meta.
+func versionOf(m *jsonrpc.Message) string {
+	v, _ := m.Param("_meta").Get(metaVersion).Text()
+	return v
+}
+
+// judge decides about one message. What answers a request of the server passes:
+// it can only be sent in the agent's own session.
+func (a *agent) judge(m *jsonrpc.Message) *refusal {
+	if m.Answers() {
+		return nil
+	}
+	targets, err := targetsOf(m)
+	if err != nil {
+		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidParams, http.StatusBadRequest, "%v", err)
+	}
+	p := a.g.policy.Load()
+	for _, t := range targets {
+		if !p.allows(a.peer, m.Method, t) {
+			return refuse(event.MCPForbidden, jsonrpc.CodeRefused, http.StatusOK, "%s", a.forbidden(m, t))
+		}
+	}
+	t := targets[0]
+	if t.kind == aTool && a.g.pins.blocked(t.name) {
+		return refuse(event.MCPChanged, jsonrpc.CodeRefused, http.StatusOK,
+			"the definition of the tool %q has changed since it was approved, and it waits for approval", t.name)
+	}
+	if m.Kind == jsonrpc.Request && (t.kind != aMethod || !isEveryday(m.Method)) {
+		if !a.g.limits.allow(a.name, t.name, a.g.opts.Now()) {
+			return refuse(event.MCPRateLimited, jsonrpc.CodeRateLimited, http.StatusOK,
+				"more calls of %q than are allowed in that time; wait and try again", t.name)
+		}
+	}
+	return nil
+}
+
+// forbidden says in words what the policy does not allow.
+func (a *agent) forbidden(m *jsonrpc.Message, t target) string {
+	who := "a client without a certificate"
+	if a.peer != nil {
+		who = fmt.Sprintf("%q", a.name)
+	}
+	if t.kind == aMethod {
+		return fmt.Sprintf("no rule lets %s use the method %s here", who, m.Method)
+	}
+	return fmt.Sprintf("no rule lets %s use the %s %q", who, t.kind, t.name)
+}
+
+// checkHeaders holds the headers that repeat parts of the body to the body
+// (revision 2026-07-28, Streamable HTTP, server validation). A modern request
+// must have them; whichever are there must agree, since somebody behind may
+// route by them.
+func checkHeaders(h http.Header, m *jsonrpc.Message) *refusal {
+	mismatch := func(format string, args ...any) *refusal {
+		return refuse(event.MCPHeaders, jsonrpc.CodeHeaderMismatch, http.StatusBadRequest, "Header mismatch: "+format, args...)
+	}
+	for _, name := range []string{headerVersion, headerMethod, headerName, headerSession} {
+		if len(h.Values(name)) > 1 {
+			return mismatch("%s is there more than once", name)
+		}
+	}
+	if key := m.Param("_meta").Variant(metaVersion); key != "" {
+		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "_meta has %q in another case", metaVersion)
+	}
+	version, header := versionOf(m), h.Get(headerVersion)
+	modern := isModern(version) || isModern(header)
+	if modern && version != header && m.Kind == jsonrpc.Request {
+		return mismatch("%s is %q, and the body's _meta says %q", headerVersion, header, version)
+	}
+	method, name := h.Get(headerMethod), h.Get(headerName)
+	if (modern && m.Kind == jsonrpc.Request || method != "") && method != m.Method {
+		return mismatch("%s is %q, and the body's method is %q", headerMethod, method, m.Method)
+	}
+	want, has := namedBy(m)
+	switch {
+	case !has:
+		return nil // the header means nothing here, and is passed on
+	case name == "" && !modern:
+		return nil
+	}
+	got, err := decodeName(name)
+	if err != nil {
+		return mismatch("%s is not sound base64", headerName)
+	}
+	if got != want {
+		return mismatch("%s is %q, and the body says %q", headerName, got, want)
+	}
+	return nil
+}
+
+// namedBy is what Mcp-Name repeats of a message.
+func namedBy(m *jsonrpc.Message) (name string, has bool) {
+	switch m.Method {
+	case "tools/call", "prompts/get":
+		name, _ = m.Param("name").Text()
+		return name, true
+	case "resources/read":
+		name, _ = m.Param("uri").Text()
+		return name, true
+	}
+	return "", false
+}
+
+// decodeName undoes =?base64?…?=, in which clients write what a header could
+// not hold.
+func decodeName(s string) (string, error) {
+	inner, ok := strings.CutPrefix(s, "=?base64?")
+	if !ok || !strings.HasSuffix(inner, "?=") {
+		return s, nil
+	}
+	b, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(inner, "?="))
+	return string(b), err
+}
+
+// Headers of MCP.
+const (
+	headerSession   = "Mcp-Session-Id"
+	headerVersion   = "Mcp-Protocol-Version"
+	headerMethod    = "Mcp-Method"
+	headerName      = "Mcp-Name"
+	headerLastEvent = "Last-Event-Id"
+)
+
+// methods are those that clients are known to send.
+var methods = []string{
+	"initialize", "ping", "server/discover", "logging/setLevel", "completion/complete", "subscriptions/listen",
+	"tools/list", "tools/call", "prompts/list", "prompts/get",
+	"resources/list", "resources/templates/list", "resources/read", "resources/subscribe", "resources/unsubscribe",
+	"tasks/get", "tasks/result", "tasks/list", "tasks/cancel", "tasks/update",
+}
+
+// MethodLabel is a method as metrics name it: one that is known, or "other".
+func MethodLabel(method string) string {
+	if slices.Contains(methods, method) {
+		return method
+	}
+	return "other"
+}
