@@ -15,6 +15,7 @@ tmux tmux
 h2load nghttp2-client
 wrk wrk
 initdb postgresql
+npm npm
 '
 
 # nginx and haproxy live in sbin, which a plain user's PATH may leave out.
