@@ -58,7 +58,8 @@ type Daemon struct {
 	edge    *edge.Server
 	proxy   *proxy.Proxy
 	gateway *mcpgate.Gateway // nil: the backend does not speak MCP
-	link    *link.Link       // nil: there is no Hub
+	agents  agents
+	link    *link.Link // nil: there is no Hub
 	metrics *metrics
 	notify  *notify.Notifier
 	events  *eventLog

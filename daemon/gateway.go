@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"slices"
+
 	"cyphers.ai/tlsmcp/daemon/mcpgate"
+	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 )
@@ -14,14 +17,40 @@ func (d *Daemon) newGateway(cfg *config.Config) error {
 	}
 	g, err := mcpgate.New(mcpgate.Options{
 		Log: d.log, Now: d.now, Backend: cfg.Backend, Gateway: cfg.MCPGateway, StateDir: cfg.StateDir,
-		Call: d.events.takeCall, Ask: d.mayStay,
+		Call: d.called, Ask: d.mayStay,
 	})
 	if err != nil {
 		return err
 	}
 	d.gateway = g
 	d.proxy.Answer(g.Handler)
+	d.applyRules()
 	return nil
+}
+
+// called notes a call that has ended.
+func (d *Daemon) called(c event.Call) {
+	if c.Detail == "" && c.Reason != "" {
+		c.Detail = c.Reason.Sentence()
+	}
+	d.events.takeCall(c)
+	d.agents.called(&c)
+	d.record(audit.FromCall(&c))
+}
+
+// applyRules makes the gateway follow the rules of the file and, behind them, the
+// Hub's.
+func (d *Daemon) applyRules() {
+	if d.gateway == nil {
+		return
+	}
+	cfg := d.config().MCPGateway
+	cfg.Rules = slices.Clone(cfg.Rules)
+	for _, r := range d.policy.Load().GetMcpRules() {
+		cfg.Rules = append(cfg.Rules, config.MCPRule{Agents: r.GetAgents(), Tools: r.GetTools(), Resources: r.GetResources(),
+			Prompts: r.GetPrompts(), Methods: r.GetMethods(), Allow: r.GetEffect() == "allow"})
+	}
+	d.gateway.SetPolicy(cfg)
 }
 
 // recheckSessions ends the MCP sessions that were used with a certificate that

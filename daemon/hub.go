@@ -76,6 +76,7 @@ func (d *Daemon) takePolicy(p *hubv1.Policy) {
 		return
 	}
 	if before := d.policy.Swap(p); before.GetVersion() != p.GetVersion() {
+		d.applyRules()
 		d.record(audit.Record{Kind: audit.Policy, Detail: fmt.Sprintf("version %d of the Hub's policy is in force", p.GetVersion()), Actor: p.GetUpdatedBy(), Count: p.GetVersion()})
 	}
 	d.hubSpoke()

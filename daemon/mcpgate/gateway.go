@@ -200,6 +200,9 @@ func (g *Gateway) endSession(s *session, why error) bool {
 // Sessions counts the sessions that are open.
 func (g *Gateway) Sessions() int { return g.sessions.len() }
 
+// SessionsByAgent counts the sessions that are known, by their agents.
+func (g *Gateway) SessionsByAgent() map[string]int { return g.sessions.byAgent() }
+
 // Drain ends the streams that wait for news, so that their agents go elsewhere.
 func (g *Gateway) Drain() { g.draining.Store(true); g.back.drain() }
 

@@ -245,3 +245,14 @@ func (s *session) recheck(ask func(*identity.Peer) (event.Reason, string)) *cut 
 	}
 	return nil
 }
+
+// byAgent counts them by their agents.
+func (t *sessions) byAgent() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := map[string]int{}
+	for _, s := range t.by {
+		n[s.agent]++
+	}
+	return n
+}

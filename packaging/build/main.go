@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -134,6 +133,3 @@ func output(name string, args ...string) (string, error) {
 	}
 	return strings.TrimSpace(string(out)), nil
 }
-
-// host is the directory of programs that run on this machine.
-func (b *builder) host() string { return filepath.Join(b.work, runtime.GOOS+"-"+runtime.GOARCH) }

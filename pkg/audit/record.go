@@ -136,6 +136,24 @@ func FromConnection(e *event.Connection) Record {
 	return r
 }
 
+// FromCall is the entry of a call of an MCP method.
+func FromCall(c *event.Call) Record {
+	r := Record{
+		Time: Time{c.Time}, Kind: MCP, Identity: c.Identity, Outcome: string(c.Outcome), Detail: c.Detail, Serial: c.Serial, Connection: c.ConnID,
+		BytesIn: c.BytesIn, BytesOut: c.BytesOut, Duration: event.Milliseconds(c.Duration), Method: c.Method, Target: c.Target, Session: c.Session,
+	}
+	if c.Reason != "" || c.Arguments != "" {
+		r.Attributes = map[string]string{}
+	}
+	if c.Reason != "" {
+		r.Attributes[event.KeyReason] = string(c.Reason)
+	}
+	if c.Arguments != "" {
+		r.Attributes[event.KeyArguments] = c.Arguments
+	}
+	return r
+}
+
 // line writes an entry without a line end.
 func (r *Record) line() ([]byte, error) {
 	var b bytes.Buffer

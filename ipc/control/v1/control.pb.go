@@ -25,14 +25,13 @@
 package controlv1
 
 import (
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
-
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
 )
 
 const (
@@ -2115,6 +2114,7 @@ type Tool struct {
 	ApprovedAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=approved_at,json=approvedAt,proto3" json:"approved_at,omitempty"`
 	ChangedAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
 	ApprovedBy    string                 `protobuf:"bytes,7,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	Definition    string                 `protobuf:"bytes,8,opt,name=definition,proto3" json:"definition,omitempty"` // the one that waits for approval, JSON
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2194,6 +2194,13 @@ func (x *Tool) GetChangedAt() *timestamppb.Timestamp {
 func (x *Tool) GetApprovedBy() string {
 	if x != nil {
 		return x.ApprovedBy
+	}
+	return ""
+}
+
+func (x *Tool) GetDefinition() string {
+	if x != nil {
+		return x.Definition
 	}
 	return ""
 }
@@ -2290,6 +2297,7 @@ type ApproveToolsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	All           bool                   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // of the definition that was looked at; for one name. Empty: whichever waits
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2336,6 +2344,13 @@ func (x *ApproveToolsRequest) GetAll() bool {
 		return x.All
 	}
 	return false
+}
+
+func (x *ApproveToolsRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
 }
 
 type ApproveToolsResponse struct {
@@ -3969,7 +3984,7 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\tlast_tool\x18\r \x01(\tR\blastTool\"\x13\n" +
 	"\x11ListAgentsRequest\"F\n" +
 	"\x12ListAgentsResponse\x120\n" +
-	"\x06agents\x18\x01 \x03(\v2\x18.tlsmcp.control.v1.AgentR\x06agents\"\xfb\x01\n" +
+	"\x06agents\x18\x01 \x03(\v2\x18.tlsmcp.control.v1.AgentR\x06agents\"\x9b\x02\n" +
 	"\x04Tool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
@@ -3980,14 +3995,18 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12\x1f\n" +
 	"\vapproved_by\x18\a \x01(\tR\n" +
-	"approvedBy\"\x12\n" +
+	"approvedBy\x12\x1e\n" +
+	"\n" +
+	"definition\x18\b \x01(\tR\n" +
+	"definition\"\x12\n" +
 	"\x10ListToolsRequest\"\\\n" +
 	"\x11ListToolsResponse\x12-\n" +
 	"\x05tools\x18\x01 \x03(\v2\x17.tlsmcp.control.v1.ToolR\x05tools\x12\x18\n" +
-	"\apinning\x18\x02 \x01(\tR\apinning\"=\n" +
+	"\apinning\x18\x02 \x01(\tR\apinning\"U\n" +
 	"\x13ApproveToolsRequest\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x10\n" +
-	"\x03all\x18\x02 \x01(\bR\x03all\"E\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\"E\n" +
 	"\x14ApproveToolsResponse\x12-\n" +
 	"\x05tools\x18\x01 \x03(\v2\x17.tlsmcp.control.v1.ToolR\x05tools\"\xd3\x01\n" +
 	"\n" +

@@ -23,13 +23,12 @@
 package controlv1connect
 
 import (
+	connect "connectrpc.com/connect"
 	context "context"
+	v1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	errors "errors"
 	http "net/http"
 	strings "strings"
-
-	connect "connectrpc.com/connect"
-	v1 "cyphers.ai/tlsmcp/ipc/control/v1"
 )
 
 // This is a compile-time assertion to ensure that this generated file and the connect package are
