@@ -63,7 +63,7 @@ func askMCP(t *testing.T, c *http.Client, d *daemon, message string) string {
 
 const (
 	listTools  = `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`
-	callEcho   = `{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"secret":"42"}}}`
+	callEcho   = `{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"secret":"hunter2"}}}`
 	callDelete = `{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"delete"}}`
 )
 
@@ -102,7 +102,7 @@ func TestAgentsAreSeenHeldToRulesAndRecorded(t *testing.T) {
 	if !eventually(patience, func() bool {
 		out, _, _ = cli(t, d.socket(), "audit", "tail", "--kind", "mcp", "--json")
 		return strings.Count(out, "\n") == 3
-	}) || !containsAll(out, []string{`"target":"echo"`, `"arguments":"sha256:`, `"outcome":"refused"`, `"reason":"mcp_forbidden"`}) || strings.Contains(out, "42") {
+	}) || !containsAll(out, []string{`"target":"echo"`, `"arguments":"sha256:`, `"outcome":"refused"`, `"reason":"mcp_forbidden"`}) || strings.Contains(out, "hunter2") {
 		t.Errorf("the record:\n%s", out)
 	}
 
