@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"cyphers.ai/tlsmcp/daemon"
+	"cyphers.ai/tlsmcp/daemon/mcpgate/children"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
@@ -35,6 +36,9 @@ const defaultConfig = "/etc/tlsmcp/tlsmcp.toml"
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if code, ok := children.Main(args); ok { // this is the helper that runs MCP servers
+		return code
+	}
 	flags := flag.NewFlagSet("tlsmcpd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {

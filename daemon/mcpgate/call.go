@@ -19,6 +19,7 @@ type call struct {
 	now    func() time.Time
 
 	mu        sync.Mutex // guards what follows
+	out       *queue     // where the answer goes, of a server over a pipe
 	ended     bool
 	cancelled bool // the agent said that it does not want the answer any more
 	lost      bool // its session ended: whoever serves it must say so
@@ -189,16 +190,62 @@ func (p *pending) cancel(id jsonrpc.ID) {
 	}
 }
 
-// fail ends all of them.
-func (p *pending) fail(why error) {
+// giveUp ends a call that its agent gave up: there will be no answer.
+func (p *pending) giveUp(id jsonrpc.ID) {
+	if c := p.take(id); c != nil {
+		c.failed(errGone)
+		c.say(nil)
+	}
+}
+
+// withToken is where a call wants to hear of its progress; nil when no call has
+// that token.
+func (p *pending) withToken(token jsonrpc.Value) *queue {
+	if token == nil {
+		return nil
+	}
+	want := jsonrpc.ID(token).Key()
 	p.mu.Lock()
-	all := p.by
+	defer p.mu.Unlock()
+	for _, c := range p.by {
+		if t := c.m.Param("_meta").Get("progressToken"); t != nil && jsonrpc.ID(t).Key() == want {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.out
+		}
+	}
+	return nil
+}
+
+// fail ends all of them, and returns them.
+func (p *pending) fail(why error) []*call {
+	p.mu.Lock()
+	by := p.by
 	p.by = map[string]*call{}
 	p.mu.Unlock()
-	for _, c := range all {
+	var all []*call
+	for _, c := range by {
 		c.mu.Lock()
 		c.lost = true
 		c.mu.Unlock()
 		c.failed(why)
+		all = append(all, c)
+	}
+	return all
+}
+
+func (c *call) setOut(q *queue) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = q
+}
+
+// say gives a call its last word; nil for none.
+func (c *call) say(answer []byte) {
+	c.mu.Lock()
+	q := c.out
+	c.mu.Unlock()
+	if q != nil {
+		q.put(queued{answer, true})
 	}
 }

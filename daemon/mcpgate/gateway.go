@@ -41,6 +41,10 @@ type Options struct {
 	Gateway  config.MCPGateway
 	StateDir string
 
+	// Helper is how to start this program as the helper that runs children; nil
+	// for the program itself. See package children.
+	Helper []string
+
 	// Call is told of each call when it has ended. It must not block.
 	Call func(event.Call)
 
@@ -106,6 +110,11 @@ func New(o Options) (*Gateway, error) {
 	switch o.Backend.Protocol {
 	case config.ProtocolMCP:
 		g.back = newHTTPBackend(g)
+	case config.ProtocolMCPStdio:
+		if g.back, err = newStdioBackend(g); err != nil {
+			return nil, err
+		}
+		idle = o.Gateway.ChildIdle
 	default:
 		return nil, fmt.Errorf("no MCP gateway for protocol %s", o.Backend.Protocol)
 	}
@@ -211,8 +220,11 @@ func (g *Gateway) Probe(ctx context.Context) error { return g.back.probe(ctx) }
 
 // Close ends every session and waits for what goes on behind.
 func (g *Gateway) Close() {
-	g.stop(errGatewayEnds)
 	for _, s := range g.sessions.all() {
+		g.endSession(s, errGatewayEnds)
+	}
+	g.stop(errGatewayEnds)
+	for _, s := range g.sessions.all() { // begun meanwhile
 		g.endSession(s, errGatewayEnds)
 	}
 	g.work.Wait()

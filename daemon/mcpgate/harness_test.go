@@ -10,16 +10,29 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"cyphers.ai/tlsmcp/daemon/mcpgate/children"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
+
+func TestMain(m *testing.M) {
+	if code, ok := children.Main(os.Args[1:]); ok {
+		os.Exit(code)
+	}
+	if os.Getenv(fakeStdio) != "" {
+		serveStdio()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
 
 // world is a gateway with its agents, without the TLS in front.
 type world struct {
@@ -29,6 +42,7 @@ type world struct {
 
 	mu     sync.Mutex
 	calls  []event.Call
+	log    syncBuffer
 	refuse map[string]event.Reason // by fingerprint: who may not be in any more
 }
 
@@ -51,7 +65,7 @@ func newWorld(t *testing.T, b config.Backend, g config.MCPGateway) *world {
 		g.LogArguments = "full"
 	}
 	w.g = must(New(Options{
-		Log: slog.New(slog.DiscardHandler), Now: time.Now, Backend: b, Gateway: g, StateDir: t.TempDir(),
+		Log: slog.New(slog.NewJSONHandler(&w.log, nil)), Now: time.Now, Backend: b, Gateway: g, StateDir: t.TempDir(), Helper: []string{os.Args[0]},
 		Call: func(c event.Call) { w.mu.Lock(); defer w.mu.Unlock(); w.calls = append(w.calls, c) },
 		Ask: func(p *identity.Peer) (event.Reason, string) {
 			w.mu.Lock()
@@ -64,6 +78,24 @@ func newWorld(t *testing.T, b config.Backend, g config.MCPGateway) *world {
 	}))(t)
 	t.Cleanup(w.g.Close)
 	return w
+}
+
+// syncBuffer is a log that is read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func must[T any](v T, err error) func(*testing.T) T {

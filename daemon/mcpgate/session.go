@@ -21,6 +21,8 @@ type session struct {
 	legacy bool // of revision 2024-11-05: answers come on the stream that began it
 	calls  *pending
 	push   func([][]byte) // says something on that stream; set when legacy
+	out    *queue         // that stream, of a server over a pipe
+	pipe   *pipe          // to a server over a pipe; nil otherwise
 
 	ctx context.Context // ends with the session; its cause is a *cut
 	end context.CancelCauseFunc

@@ -365,7 +365,7 @@ func TestWarnings(t *testing.T) {
 		{"OCSP is served", `mtls.ocsp = "soft"`, "", ""},
 		{"OCSP that is off is no concern", `mtls.ocsp = "off"`, "", ""},
 		{"an mcp backend is served", "backend.protocol = 'mcp'\nbackend.path = '/x'\nmcp_gateway.rate = '1/s'", "", ""},
-		{"an mcp-stdio backend cannot be served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']", "backend.protocol", "backend.protocol"},
+		{"an mcp-stdio backend is served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']\nmcp_gateway.child_idle = '1m'", "", ""},
 		{"FIPS cannot be served", `fips.mode = "on"`, "fips.mode", "fips.mode"},
 		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\nclient_cert.max_ttl = '2d'", "mcp client_cert", ""},
 	} {

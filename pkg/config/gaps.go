@@ -17,13 +17,7 @@ type gap struct {
 
 // gaps is what is not built yet. Whoever builds one deletes its row.
 func gaps() []gap {
-	protocol := func(p Protocol) func(*Config) bool {
-		return func(c *Config) bool { return c.Backend.Protocol == p }
-	}
 	return []gap{
-		{key: "backend.protocol", blocks: true, needs: protocol(ProtocolMCPStdio),
-			would: "mcp-stdio would run one MCP server process per agent session",
-			hint:  `use backend.protocol = "http" with a server that listens by itself`},
 		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
 		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
 		{key: "fips.mode", blocks: true, needs: func(c *Config) bool { return c.FIPS },
