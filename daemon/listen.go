@@ -166,5 +166,8 @@ func (d *Daemon) AdminAddr() net.Addr {
 
 func (d *Daemon) backendName() string {
 	b := d.config().Backend
+	if b.Protocol == config.ProtocolMCPStdio {
+		return string(b.Protocol) + ":" + b.Command[0]
+	}
 	return string(b.Protocol) + "://" + b.Address
 }
