@@ -31,6 +31,8 @@ type sidecar struct {
 	dir  string
 	logs *lockedBuffer
 	now  func(time.Time) // sets the daemon's clock
+
+	protocol string // of the backend
 }
 
 type lockedBuffer struct {
@@ -52,9 +54,12 @@ func (l *lockedBuffer) String() string {
 
 const mtlsRules = `allowed_services = ["pay", "web"]`
 
-func startSidecar(t *testing.T) *sidecar {
+func startSidecar(t *testing.T) *sidecar { return startSidecarFor(t, "http") }
+
+// startSidecarFor starts one whose backend speaks a protocol.
+func startSidecarFor(t *testing.T, protocol string) *sidecar {
 	t.Helper()
-	s := &sidecar{t: t, dir: t.TempDir(), logs: &lockedBuffer{}}
+	s := &sidecar{t: t, dir: t.TempDir(), logs: &lockedBuffer{}, protocol: protocol}
 	var err error
 	if s.ca, err = pki.NewCA(pki.CAOptions{}); err != nil {
 		t.Fatal(err)
@@ -124,6 +129,7 @@ address = "127.0.0.1:0"
 drain_timeout = "2s"
 [backend]
 address = %q
+protocol = %q
 [mtls]
 ca_file = "ca.pem"
 %s
@@ -134,7 +140,7 @@ key_file = "server.key"
 address = "127.0.0.1:0"
 [state]
 dir = %q
-`, backend, rules, s.path("state")))
+`, backend, s.protocol, rules, s.path("state")))
 }
 
 // client connects as the named service and keeps the connection.

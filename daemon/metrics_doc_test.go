@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/daemon/link"
-	"cyphers.ai/tlsmcp/daemon/mcpgate"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
@@ -18,7 +17,7 @@ import (
 // TestEveryMetricIsDocumented holds docs/metrics.md to what a daemon exports:
 // names, types and labels.
 func TestEveryMetricIsDocumented(t *testing.T) {
-	s := startSidecar(t)
+	s := startSidecarFor(t, "mcp")
 	crl, err := s.ca.CRL(1, time.Now(), time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +29,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	}
 	// What there is to tell of depends on the configuration. This one has it all,
 	// and does not run: the parts of the other one are looked at while it does.
-	d := &Daemon{log: s.d.log, now: s.d.now, conns: s.d.conns, edge: s.d.edge, keys: s.d.keys, trust: s.d.trust}
+	d := &Daemon{log: s.d.log, now: s.d.now, conns: s.d.conns, edge: s.d.edge, keys: s.d.keys, trust: s.d.trust, gateway: s.d.gateway}
 	d.cfg.Store(s.d.config())
 	d.metrics = newMetrics(d)
 
@@ -38,11 +37,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	d.metrics.event(event.Connection{Kind: event.Refused, Reason: event.NotTLS})
 	d.metrics.event(event.Connection{Kind: event.Closed, Reason: event.ClientClosed})
 
-	// What is about MCP when the backend speaks it.
 	d.metrics.call(event.Call{Method: "tools/call", Outcome: event.CallOK})
-	if d.gateway, err = mcpgate.New(mcpgate.Options{Backend: config.Backend{Protocol: config.ProtocolMCP}, Gateway: config.MCPGateway{PinTools: "off"}}); err != nil {
-		t.Fatal(err)
-	}
 
 	// And what is about the Hub when there is one.
 	if d.link, err = link.New(link.Options{Hub: config.Hub{Kind: config.HubLocal, Socket: "/nonexistent"}, StateDir: t.TempDir()}); err != nil {

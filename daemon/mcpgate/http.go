@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -21,6 +22,8 @@ type httpBackend struct {
 	g         *Gateway
 	host      string // what its Host header says: some servers take no other
 	transport *http.Transport
+	modern    *translator     // for clients of a revision without sessions, if the server has them
+	legacy    atomic.Int64    // until when the server counts as one that has; Unix seconds
 	news      context.Context // the streams that wait for news end with it
 	endNews   context.CancelFunc
 }
@@ -31,6 +34,8 @@ func newHTTPBackend(g *Gateway) *httpBackend {
 	if b.Network == "unix" {
 		h.host = "localhost"
 	}
+	h.modern = newTranslator(g, h.open)
+	h.modern.modern = new(bool) // it is used when that is known
 	h.news, h.endNews = context.WithCancel(g.base)
 	dialer := net.Dialer{Timeout: b.ConnectTimeout}
 	h.transport = &http.Transport{
@@ -91,13 +96,23 @@ func passHeaders(to, from http.Header) {
 }
 
 func (h *httpBackend) post(x *exchange) {
+	translates := x.modern && isSupported(x.sent[0]) && x.sent[0].Kind == jsonrpc.Request
+	if translates && time.Now().Unix() < h.legacy.Load() {
+		h.modern.post(x)
+		return
+	}
 	req := h.request(x.r, x.body())
 	resp, err := h.transport.RoundTrip(req)
 	if err != nil {
 		x.unanswered(err)
 		return
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
+	if translates && isLegacy(resp) {
+		h.legacy.Store(time.Now().Add(legacyFor).Unix())
+		h.modern.post(x)
+		return
+	}
 	if x.session != nil && resp.StatusCode == http.StatusNotFound {
 		x.g.sessions.close(x.session, errSessionOver) // the server does not know it any more
 	}
@@ -396,6 +411,11 @@ func (h *httpBackend) remove(a *agent, w http.ResponseWriter, r *http.Request, s
 
 // ended tells the server that a session is over, when it does not know.
 func (h *httpBackend) ended(s *session) {
+	h.modern.forget(s)
+	if s.pipe != nil {
+		s.pipe.ended()
+		return
+	}
 	s.calls.fail(context.Cause(s.ctx))
 	if s.legacy || errors.Is(context.Cause(s.ctx), errGatewayEnds) {
 		return

@@ -3,9 +3,11 @@ package mcpgate
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"sync"
 	"time"
 
@@ -223,6 +225,14 @@ func (p *pipe) listen(q *queue) bool {
 	return true
 }
 
+// attend makes q the one that hears everything from now on, and nothing of what
+// was said before.
+func (p *pipe) attend(q *queue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.news, p.early = q, nil
+}
+
 func (p *pipe) leave(q *queue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,6 +252,23 @@ func (p *pipe) join(q *queue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.posts = append(p.posts, q)
+}
+
+// ended tells whoever waits that the session is over, and ends the server: at
+// once when the agent may not be in any more.
+func (p *pipe) ended() {
+	why := context.Cause(p.s.ctx)
+	k := asCut(why)
+	reason := event.MCPServerGone
+	if k != nil {
+		reason = k.reason
+		p.p.kill()
+	}
+	r := refuse(reason, jsonrpc.CodeUnavailable, http.StatusOK, "%s", reason.Sentence())
+	for _, c := range p.s.calls.fail(why) {
+		c.say(r.answer(c.m.ID))
+	}
+	p.g.work.Go(func() { p.finish(k != nil) })
 }
 
 // finish ends the server: by itself when there is time, and whole in any case.

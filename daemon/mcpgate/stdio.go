@@ -26,6 +26,7 @@ type stdioBackend struct {
 	nursery *children.Nursery
 	work    string // the children's directories
 	running atomic.Int64
+	modern  *translator     // for clients of a revision without sessions
 	news    context.Context // the streams that wait for news end with it
 	endNews context.CancelFunc
 }
@@ -58,6 +59,7 @@ func newStdioBackend(g *Gateway) (*stdioBackend, error) {
 		}
 		command = []string{self}
 	}
+	b.modern = newTranslator(g, func(x *exchange, id string) (*session, error) { return b.start(x.agent, id, nil) })
 	var err error
 	b.nursery, err = children.Start(command...)
 	return b, err
@@ -162,8 +164,10 @@ func (c *childProcess) how() string                        { return c.How() }
 
 func (b *stdioBackend) post(x *exchange) {
 	switch {
+	case x.modern && isSupported(x.sent[0]):
+		b.modern.post(x)
 	case x.modern:
-		x.json(http.StatusBadRequest, unsupported(x.sent[0]))
+		x.finish(http.StatusBadRequest, unsupported(x.sent[0]))
 	case x.session != nil:
 		x.converse(x.session.pipe)
 	case x.sent[0].Method == "initialize" && x.sent[0].Kind == jsonrpc.Request:
@@ -200,9 +204,24 @@ func (b *stdioBackend) post(x *exchange) {
 // be spoken to in.
 var supported = []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"}
 
-// unsupported tells a client of a revision without sessions what to use.
+// isSupported reports whether a client of a revision without sessions speaks
+// the one that is known here.
+func isSupported(m *jsonrpc.Message) bool {
+	return versionOf(m) == revisionModern || m.Kind != jsonrpc.Request
+}
+
+// finish answers the one call of an exchange with an answer of the gateway's.
+func (x *exchange) finish(status int, answer []byte) {
+	if m, err := jsonrpc.ParseServer(answer); err == nil && len(x.calls) == 1 {
+		x.pending.drop(x.calls[0])
+		x.calls[0].answered(m)
+	}
+	x.json(status, answer)
+}
+
+// unsupported tells a client of a revision that is not known here what to use.
 func unsupported(m *jsonrpc.Message) []byte {
-	data := []byte(`{"supported":["` + strings.Join(supported, `","`) + `"],"requested":`)
+	data := []byte(`{"supported":["` + revisionModern + `","` + strings.Join(supported, `","`) + `"],"requested":`)
 	data = append(jsonrpc.AppendText(data, versionOf(m)), '}')
 	return jsonrpc.AppendError(nil, m.ID, jsonrpc.CodeUnsupportedVersion, "Unsupported protocol version", data)
 }
@@ -414,21 +433,7 @@ func (b *stdioBackend) remove(_ *agent, w http.ResponseWriter, _ *http.Request, 
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// ended ends the server of a session that is over: at once when its agent may
-// not be in any more.
 func (b *stdioBackend) ended(s *session) {
-	why := context.Cause(s.ctx)
-	atOnce := asCut(why) != nil
-	if atOnce {
-		s.pipe.p.kill()
-	}
-	reason := event.MCPServerGone
-	if k := asCut(why); k != nil {
-		reason = k.reason
-	}
-	r := refuse(reason, jsonrpc.CodeUnavailable, http.StatusOK, "%s", reason.Sentence())
-	for _, c := range s.calls.fail(why) {
-		c.say(r.answer(c.m.ID))
-	}
-	b.g.work.Go(func() { s.pipe.finish(atOnce) })
+	b.modern.forget(s)
+	s.pipe.ended()
 }

@@ -55,6 +55,15 @@ func serveStdio() {
 			say(`{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":%q}]}}`, m.ID, s)
 		}
 		switch {
+		case m.Method == "server/discover" && os.Getenv(fakeStdio) == "modern":
+			say(`{"jsonrpc":"2.0","id":%s,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}`, m.ID)
+		case m.Method == "server/discover":
+			say(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"Method not found"}}`, m.ID)
+		case m.Method == "resources/subscribe":
+			say(`{"jsonrpc":"2.0","id":%s,"result":{}}`, m.ID)
+			say(`{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"file:///other"}}`)
+			say(`{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"file:///a"}}`)
+			say(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}`)
 		case m.Method == "initialize":
 			say(`{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":%q,"capabilities":{"tools":{}},"serverInfo":{"name":"fake","version":"1"},"instructions":"be kind"}}`, m.ID, m.Params.ProtocolVersion)
 		case m.Method == "tools/list":
@@ -104,6 +113,9 @@ func misbehave(tool string, id, token json.RawMessage, say func(string, ...any),
 	case "env":
 		text(strings.Join(os.Environ(), " "))
 	case "progress":
+		if token == nil {
+			token = json.RawMessage("0")
+		}
 		say(`{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"progress":1}}`, token)
 		text("progressed")
 	case "sample":
