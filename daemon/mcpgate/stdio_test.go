@@ -138,7 +138,8 @@ func stdioWorld(t *testing.T, mode string, change func(*config.MCPGateway)) *wor
 		change(&g)
 	}
 	return newWorld(t, config.Backend{Protocol: config.ProtocolMCPStdio, Command: []string{os.Args[0]},
-		Env: map[string]string{fakeStdio: mode}, IdentityHeaders: []config.IdentityHeader{config.HeaderXTlsmcp}}, g)
+		// Under the race detector a process would take a second to exit.
+		Env: map[string]string{fakeStdio: mode, "GORACE": "atexit_sleep_ms=0"}, IdentityHeaders: []config.IdentityHeader{config.HeaderXTlsmcp}}, g)
 }
 
 func (c *client) backend() *stdioBackend { return c.g.back.(*stdioBackend) }
