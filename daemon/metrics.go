@@ -156,6 +156,7 @@ func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 
 	if g := s.d.gateway; g != nil {
 		gauge("tlsmcp_mcp_sessions_open", "Sessions of agents with the MCP server.", float64(g.Sessions()))
+		gauge("tlsmcp_mcp_children", "MCP servers that are running, with backend.protocol mcp-stdio.", float64(g.Children()))
 		gauge("tlsmcp_mcp_tools_changed", "Tools whose definition is another than the approved one.", float64(g.Changed()))
 	}
 

@@ -12,8 +12,8 @@ import (
 )
 
 // Reload reads the configuration file again and takes what can change under
-// way: who is trusted, the server's certificate, the log level, the drain
-// time. On any error everything stays as it was, and the readiness page and the
+// way: who is trusted, the server's certificate, who may call what of an MCP
+// server, the log level, the drain time. On any error everything stays as it was, and the readiness page and the
 // metrics say so. Connections stay open unless their client would no longer be
 // let in.
 func (d *Daemon) Reload() error {
@@ -61,6 +61,9 @@ func (d *Daemon) reload() error {
 	// The trust store signals its change, but whoever asked for a reload
 	// expects it to be done when it returns.
 	d.trustChanged()
+	if d.gateway != nil {
+		d.gateway.SetPolicy(next.MCPGateway)
+	}
 	SetLevel(d.level, next.Logging.Level)
 	if keys := config.Reloadable(d.config(), next); len(keys) > 0 {
 		d.log.Warn("these keys take effect at the next restart", event.KeyKey, strings.Join(keys, " "))

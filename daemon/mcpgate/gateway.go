@@ -212,6 +212,14 @@ func (g *Gateway) Sessions() int { return g.sessions.len() }
 // SessionsByAgent counts the sessions that are known, by their agents.
 func (g *Gateway) SessionsByAgent() map[string]int { return g.sessions.byAgent() }
 
+// Children counts the servers that are running, of a command.
+func (g *Gateway) Children() int {
+	if b, ok := g.back.(*stdioBackend); ok {
+		return int(b.running.Load())
+	}
+	return 0
+}
+
 // Drain ends the streams that wait for news, so that their agents go elsewhere.
 func (g *Gateway) Drain() { g.draining.Store(true); g.back.drain() }
 

@@ -44,5 +44,5 @@ func (r *resolver) gaps(c *Config) {
 // reloadable reports whether SIGHUP applies a change of the key.
 func reloadable(key string) bool {
 	return strings.HasPrefix(key, "mtls.") || strings.HasPrefix(key, "server_cert.") ||
-		key == "logging.level" || key == "listen.drain_timeout"
+		strings.HasPrefix(key, "mcp_gateway.rule") || key == "mcp_gateway.default" || key == "logging.level" || key == "listen.drain_timeout"
 }

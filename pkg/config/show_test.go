@@ -138,7 +138,8 @@ func TestReloadable(t *testing.T) {
 		{"an address needs a restart", `listen.address = ":1"`, "listen.address"},
 		{"several changes are all named", "backend.pool_size = 1\nlogging.format = 'pretty'\nmtls.crl_files = ['x']", "backend.pool_size logging.format"},
 		{"a secret counts", `hub.auth_token = "x"`, "hub.auth_token"},
-		{"a rule of the gateway counts", `mcp_gateway.rule = [{agents = ["a"], effect = "deny"}]`, "mcp_gateway.rule"},
+		{"rules of the gateway reload", "mcp_gateway.rule = [{agents = ['a'], effect = 'deny'}]\nmcp_gateway.default = 'allow'", ""},
+		{"its rate needs a restart", `mcp_gateway.rate = "1/s"`, "mcp_gateway.rate"},
 		{"the same written otherwise is no change", `backend.address = "localhost:3000"`, ""},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {

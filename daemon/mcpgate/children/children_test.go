@@ -140,6 +140,7 @@ func TestWhatAChildHas(t *testing.T) {
 		{"its environment and nothing else", "env", nil, "PATH=/usr/bin:/bin", "LEAK"},
 		{"its three streams and no other descriptor", "ls /proc/self/fd | tr '\\n' ' '", nil, "0 1 2 3 \n", "4"},
 		{"no way to new privileges", "grep NoNewPrivs /proc/self/status", nil, "NoNewPrivs:\t1", ""},
+		{"no capabilities", "grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status | tr -d '\\n'", nil, "CapPrm:\t0000000000000000CapEff:\t0000000000000000CapAmb:\t0000000000000000", ""},
 		{"no core dumps", "ulimit -c", nil, "0", ""},
 		{"few descriptors", "ulimit -n", nil, "1024", ""},
 		{"its directory to write in", "echo mine > f && mkdir d && mv f d/f && cat d/f", nil, "mine", "denied"},
@@ -147,6 +148,7 @@ func TestWhatAChildHas(t *testing.T) {
 		{"a path that it was given to read", "cat " + open + "/f; echo x > " + open + "/f", []Path{{Path: open}}, "open", "\nx"},
 		{"and not to write", "echo x > " + open + "/g", []Path{{Path: open}}, "ermission denied", ""},
 		{"a path that it was given to write", "echo written > " + open + "/g && cat " + open + "/g", []Path{{open, true}}, "written", "denied"},
+		{"no look at the daemon's environment", "cat /proc/" + strconv.Itoa(os.Getpid()) + "/environ", nil, "ermission denied", "LEAK"},
 		{"no one else to signal", "kill -0 " + strconv.Itoa(os.Getpid()), nil, "", "success"},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -67,7 +67,25 @@ func becomeProgram(plan string) error {
 	if err := s.confine(program); err != nil {
 		return err
 	}
+	if err := dropCapabilities(); err != nil {
+		return err
+	}
 	return fmt.Errorf("run %s: %w", program, syscall.Exec(program, s.Argv, os.Environ()))
+}
+
+// dropCapabilities gives up what capabilities the daemon has; without new
+// privileges they do not come back, even to root. With some of them a process
+// could look into others in spite of its sandbox.
+func dropCapabilities() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up capabilities: %w", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("give up capabilities: %w", err)
+	}
+	return nil
 }
 
 // lookPath finds a program as execvp would, by the child's own PATH.
