@@ -168,20 +168,21 @@ func bodyRefusal(err error) *refusal {
 }
 
 // findSession looks up the session that the request names: by header, or as a
-// legacy SSE server's, by the address that the server gave out.
+// legacy SSE server's, by the address that the server gave out. Nothing but the
+// MCP server's own address and those is passed on: a server may take a session
+// from the address that another agent was given.
 func (x *exchange) findSession() *refusal {
 	ids := x.r.Header.Values(headerSession)
 	if len(ids) > 1 {
 		return refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "%s is there more than once", headerSession)
 	}
-	id, legacy := endpointID(x.r), false
+	here := x.r.URL.Path == x.g.opts.Backend.Path && (x.r.URL.RawQuery == "" || !x.g.sessions.isEndpoint(x.r.URL.Path))
+	id := endpointID(x.r)
 	switch {
-	case len(ids) == 1:
-		id = ids[0]
-	case x.r.URL.Path == x.g.opts.Backend.Path && x.r.URL.RawQuery == "":
+	case here && len(ids) == 0:
 		return nil
-	default:
-		legacy = true
+	case here:
+		id = ids[0]
 	}
 	s, stolen := x.g.findSession(id, x.agent)
 	switch {
@@ -192,7 +193,7 @@ func (x *exchange) findSession() *refusal {
 		r := refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusNotFound, "the session belongs to another agent")
 		r.told = unknownSession
 		return r
-	case legacy:
+	case !here && !x.g.sessions.isEndpoint(x.r.URL.Path):
 		return refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusNotFound, "nothing is at this address; the MCP server is at %s", x.g.opts.Backend.Path)
 	}
 	return refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusNotFound, unknownSession)
@@ -202,7 +203,9 @@ const unknownSession = "the session is not known here; begin a new one"
 
 // endpointID is the id of the session of a legacy SSE server: the address that
 // it told the client to post to.
-func endpointID(r *http.Request) string { return "endpoint " + r.URL.RequestURI() }
+func endpointID(r *http.Request) string { return endpointPrefix + r.URL.RequestURI() }
+
+const endpointPrefix = "endpoint "
 
 // parse reads the body, which is one message, or under one revision a batch.
 func (x *exchange) parse(body []byte) *refusal {

@@ -376,7 +376,7 @@ func (h *httpBackend) endpoint(x *exchange, f *flow, address string) (string, er
 		return "", errors.New("the server gave out an address that is not one, or a second one")
 	}
 	u = &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
-	s, err := h.g.openSession("endpoint "+u.RequestURI(), x.agent, func(s *session) {
+	s, err := h.g.openSession(endpointPrefix+u.RequestURI(), x.agent, func(s *session) {
 		s.legacy = true
 		s.push = func(messages [][]byte) {
 			for _, m := range messages {

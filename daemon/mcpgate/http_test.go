@@ -663,6 +663,18 @@ func TestLegacySSE(t *testing.T) {
 	if status := post(thief, callOf("read")); status != http.StatusNotFound {
 		t.Errorf("a thief: %d", status)
 	}
+	// Nor with a session of its own, or by writing the address otherwise.
+	own := thief.do(ctx, "GET", "/sse", "")
+	defer own.Body.Close()
+	address := string(must(newSSEReader(own.Body).next())(t).data)
+	thief.session = endpointPrefix + address
+	for _, e := range []string{endpoint, strings.Replace(endpoint, "sessionId", "session%49d", 1), endpoint + "&x=1", "/other"} {
+		r := thief.do(ctx, "POST", e, callOf("read"))
+		r.Body.Close()
+		if status := r.StatusCode; status < 400 {
+			t.Errorf("a thief at %s: %d", e, status)
+		}
+	}
 	w.mu.Lock()
 	w.refuse[c.peer.Fingerprint] = event.Revoked
 	w.mu.Unlock()

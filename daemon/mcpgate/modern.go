@@ -295,7 +295,6 @@ func (tr *translation) final(raw []byte) {
 // session's stream.
 func (tr *translation) listen() {
 	wanted := tr.m.Param("notifications")
-	is := func(name string) bool { return string(wanted.Get(name)) == "true" }
 	var uris []string
 	for v := range wanted.Get("resourceSubscriptions").Elements() {
 		uri, _ := v.Text()
@@ -327,23 +326,11 @@ func (tr *translation) listen() {
 			}
 			continue
 		}
-		uri, _ := m.Param("uri").Text()
-		switch m.Method {
-		case "notifications/tools/list_changed":
-			ok = is("toolsListChanged")
-		case "notifications/prompts/list_changed":
-			ok = is("promptsListChanged")
-		case "notifications/resources/list_changed":
-			ok = is("resourcesListChanged")
-		case "notifications/resources/updated":
-			ok = slices.Contains(uris, uri)
-		case "ping":
+		if m.Method == "ping" {
 			_ = tr.l.p.send(jsonrpc.AppendResult(nil, m.ID, []byte("{}")))
 			continue
-		default:
-			ok = false
 		}
-		if !ok {
+		if !wants(wanted, uris, m) {
 			continue
 		}
 		params := m.Params
@@ -361,4 +348,21 @@ func (tr *translation) listen() {
 	if tr.x.r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// wants reports whether a stream was asked to tell of what the server says.
+func wants(wanted jsonrpc.Value, uris []string, m *jsonrpc.Message) bool {
+	is := func(name string) bool { return string(wanted.Get(name)) == "true" }
+	switch m.Method {
+	case "notifications/tools/list_changed":
+		return is("toolsListChanged")
+	case "notifications/prompts/list_changed":
+		return is("promptsListChanged")
+	case "notifications/resources/list_changed":
+		return is("resourcesListChanged")
+	case "notifications/resources/updated":
+		uri, _ := m.Param("uri").Text()
+		return slices.Contains(uris, uri)
+	}
+	return false
 }

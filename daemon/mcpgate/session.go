@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,14 +122,15 @@ type sessions struct {
 	base context.Context
 	idle time.Duration
 
-	mu sync.Mutex // guards byID
-	by map[string]*session
+	mu        sync.Mutex // guards what follows
+	by        map[string]*session
+	endpoints map[string]bool // the paths that legacy servers gave out
 }
 
 const maxSessions = 20_000
 
 func newSessions(base context.Context, idle time.Duration) *sessions {
-	return &sessions{base: base, idle: idle, by: map[string]*session{}}
+	return &sessions{base: base, idle: idle, by: map[string]*session{}, endpoints: map[string]bool{}}
 }
 
 // open makes a session. An id that another agent has is not given out.
@@ -150,7 +153,23 @@ func (t *sessions) open(id string, a *agent, prepare func(*session)) (*session, 
 		return nil, errTooMany
 	}
 	t.by[id] = s
+	if uri, ok := strings.CutPrefix(id, endpointPrefix); ok {
+		if u, err := url.ParseRequestURI(uri); err == nil && len(t.endpoints) < maxEndpoints {
+			t.endpoints[u.Path] = true
+		}
+	}
 	return s, nil
+}
+
+// maxEndpoints bounds the paths of addresses: a server has one, or a few.
+const maxEndpoints = 1000
+
+// isEndpoint reports whether a path is one that a legacy server gives out, so
+// that what is behind it names a session.
+func (t *sessions) isEndpoint(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.endpoints[path] || len(t.endpoints) >= maxEndpoints
 }
 
 // find gives an agent its session; news says that it was not used with this

@@ -382,7 +382,7 @@ func (b *stdioBackend) serveLegacy(a *agent, w http.ResponseWriter, r *http.Requ
 	x := &exchange{agent: a, w: w, r: r, pending: newPending()}
 	address := messagesPath + "?sessionId=" + rand.Text()
 	q := newQueue()
-	s, err := b.start(a, "endpoint "+address, func(s *session) {
+	s, err := b.start(a, endpointPrefix+address, func(s *session) {
 		s.legacy, s.out = true, q
 		s.push = func(messages [][]byte) {
 			for _, m := range messages {
