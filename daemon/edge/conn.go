@@ -301,6 +301,19 @@ func (c *Conn) Event(kind event.Kind) event.Connection {
 	return e
 }
 
+// firstWord is how long a client that has just come in may take for its first
+// request while the server drains. It has not learned yet that it should go
+// elsewhere, and unlike one that waits between two requests it does not expect
+// to be hung up on (RFC 9112, section 9.3.1, lets it retry only what it knows was
+// not processed).
+const firstWord = 2 * time.Second
+
+// Newcomer reports whether the client has come in a moment ago and sent no
+// request yet.
+func (c *Conn) Newcomer() bool {
+	return !c.retiring.Load() && c.Requests.Load() == 0 && time.Since(c.started) < firstWord
+}
+
 // Draining reports whether the server is shutting down, so that no further
 // request should be invited; or that this connection was retired.
 func (c *Conn) Draining() bool { return c.server.draining.Load() || c.retiring.Load() }

@@ -181,13 +181,14 @@ func (s *Server) drain(patience time.Duration) {
 	<-done
 }
 
-// endIdle ends the connections that are between requests.
+// endIdle ends the connections that are between requests. Newcomers get a moment
+// more; the sweeper comes back for them.
 func (s *Server) endIdle() {
 	for _, c := range s.poller.expired(time.Now().Add(time.Hour)) {
 		c.Kill(event.Drained, "idle when the server stopped")
 	}
 	for _, c := range s.all() {
-		if reads := c.rec.reads.Load(); reads%2 == 1 && Phase(c.phase.Load()) == PhaseIdle {
+		if reads := c.rec.reads.Load(); reads%2 == 1 && Phase(c.phase.Load()) == PhaseIdle && !c.Newcomer() {
 			c.rec.poke(reads)
 		}
 	}

@@ -52,7 +52,7 @@ func (h *http1) run() {
 	for {
 		if len(h.in) == 0 {
 			h.release()
-			if h.c.Draining() {
+			if h.c.Draining() && !h.c.Newcomer() {
 				h.c.End(event.Drained, "")
 				return
 			}

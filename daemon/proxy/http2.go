@@ -66,6 +66,11 @@ func newHTTP2Front(p *Proxy) *http2Front {
 func (f *http2Front) serve(c *edge.Conn) {
 	c.Enter(edge.PhaseManaged)
 	handler := f.handler(c)
+	if c.Draining() {
+		// It came in when the others had been told already. GOAWAY lets it begin
+		// streams for a moment still.
+		defer time.AfterFunc(100*time.Millisecond, f.drain).Stop()
+	}
 	if c.ALPN == http2.NextProtoTLS {
 		f.server.ServeConn(newBatchConn(c.NetConn()), &http2.ServeConnOpts{BaseConfig: f.base, Handler: handler})
 	} else {

@@ -85,6 +85,36 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainServesWhoHasJustComeIn: a client that connects as the daemon stops is
+// answered once, not hung up on; one that never asks does not hold it up.
+func TestDrainServesWhoHasJustComeIn(t *testing.T) {
+	t.Parallel()
+	w, b := newWorld(t), newBackend(t)
+	d := w.start(set{"backend.address": b.addr, "listen.drain_timeout": "30s"})
+	alice := w.client("alice")
+	asks, silent := w.dial(d, alice, "http/1.1"), w.dial(d, alice, "http/1.1")
+	if !eventually(patience, func() bool { return d.count(kv{"msg": "connection accepted"}) == 2 }) {
+		t.Fatal("they do not come in")
+	}
+	from := time.Now()
+	d.signal(syscall.SIGTERM)
+	d.expect(t, kv{"msg": "draining"})
+	resp, _, err := ask(asks, bufio.NewReader(asks), "/hello")
+	if err != nil || resp.StatusCode != http.StatusOK || !resp.Close {
+		t.Errorf("the first request after the stop: %v, %v", resp, err)
+	}
+	_ = silent.SetDeadline(time.Now().Add(patience))
+	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("who asks nothing got %v", err)
+	}
+	if code := d.awaitExit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	if took := time.Since(from); took > 4*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
 func TestDrainTimeout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
