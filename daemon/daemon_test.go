@@ -140,7 +140,11 @@ key_file = "server.key"
 address = "127.0.0.1:0"
 [state]
 dir = %q
-`, backend, s.protocol, rules, s.path("state")))
+[audit]
+dir = %q
+[control]
+socket = %q
+`, backend, s.protocol, rules, s.path("state"), s.path("audit"), s.path("ctl.sock")))
 }
 
 // client connects as the named service and keeps the connection.
