@@ -348,7 +348,10 @@ func (d *Daemon) recheck(ctx context.Context) {
 // trust says now.
 func (d *Daemon) trustChanged() {
 	d.applyTLS()
-	d.logCut(d.conns.Recheck(d.mayStay))
+	if n := d.conns.Recheck(d.mayStay); n > 0 {
+		d.logCut(n)
+		d.record(audit.Record{Kind: audit.Revocation, Count: uint64(n), Detail: "what is trusted has changed: CAs, revocation lists, OCSP answers or rules"})
+	}
 	d.recheckSessions()
 	d.retire()
 }

@@ -38,11 +38,18 @@ func (d *Daemon) newLink(cfg *config.Config) error {
 }
 
 func (d *Daemon) keyringOptions(cfg *config.Config) keyring.Options {
-	o := keyring.Options{Log: d.log, Now: d.now, ServiceID: cfg.ServiceID, StateDir: cfg.StateDir}
+	o := keyring.Options{Log: d.log, Now: d.now, ServiceID: cfg.ServiceID, StateDir: cfg.StateDir, Swapped: d.certificateSwapped}
 	if d.link != nil {
 		o.Issuer = d.link
 	}
 	return o
+}
+
+// certificateSwapped records which certificate clients see from now on.
+func (d *Daemon) certificateSwapped(s *keyring.Snapshot) {
+	d.record(audit.Record{Kind: audit.Certificate, Identity: s.Leaf.Subject.CommonName, Serial: s.Leaf.SerialNumber.Text(16), Issuer: s.Leaf.Issuer.String(),
+		Detail:     "in service until " + s.Leaf.NotAfter.UTC().Format(time.RFC3339),
+		Attributes: map[string]string{event.KeyFinger: s.Fingerprint, event.KeyFile: s.Files[0]}})
 }
 
 // takeRevocations takes the Hub's log into force and closes what it ends, before

@@ -50,6 +50,10 @@ type Options struct {
 	Log *slog.Logger
 	Now func() time.Time
 
+	// Swapped is told of each certificate that comes into service, under a lock:
+	// it must be quick. Optional.
+	Swapped func(*Snapshot)
+
 	// Issuer is for the provider internal; nil: there is no Hub.
 	Issuer    Issuer
 	ServiceID string
@@ -91,6 +95,7 @@ type Keyring struct {
 	serviceID string
 	stateDir  string
 	started   time.Time
+	swapped   func(*Snapshot)
 	acmePace  pace
 
 	challenges challenges
@@ -110,7 +115,7 @@ type Keyring struct {
 // used. A certificate that is yet to be issued is not waited for: [Keyring.Run]
 // gets it.
 func New(cfg config.ServerCert, o Options) (*Keyring, error) {
-	k := &Keyring{log: o.Log, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir, acmePace: acmePace()}
+	k := &Keyring{log: o.Log, swapped: o.Swapped, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir, acmePace: acmePace()}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -250,6 +255,9 @@ func (k *Keyring) serve(next *Snapshot, cfg config.ServerCert) {
 	k.swaps++
 	k.log.Info("server certificate in service", event.KeyFile, file, event.KeyFinger, next.Fingerprint,
 		event.KeyNotAfter, next.Leaf.NotAfter)
+	if k.swapped != nil {
+		k.swapped(next)
+	}
 	if err := outsideDates(next.Leaf, k.now()); err != nil {
 		k.log.Error("no client will accept the server certificate", event.KeyFile, file, event.KeyError, err)
 	}
@@ -323,6 +331,11 @@ func (k *Keyring) read(cfg config.ServerCert) (*Snapshot, error) {
 		return k.readIssued(src)
 	}
 	pair, err := pki.LoadKeyPair(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		// Both may have been replaced between the two reads, by one rename of their
+		// directory.
+		pair, err = pki.LoadKeyPair(cfg.CertFile, cfg.KeyFile)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}

@@ -34,11 +34,12 @@ func (c *Check) statement(at string) []byte {
 
 // verify checks the signature. It does not say whose key it is.
 func (c *Check) verify(at string) error {
-	key, err := base64.StdEncoding.DecodeString(c.Key)
+	// Strict: one key, or signature, has one text.
+	key, err := base64.StdEncoding.Strict().DecodeString(c.Key)
 	if err != nil || len(key) != ed25519.PublicKeySize {
 		return errors.New("its key is no Ed25519 key")
 	}
-	sig, err := base64.StdEncoding.DecodeString(c.Signature)
+	sig, err := base64.StdEncoding.Strict().DecodeString(c.Signature)
 	if err != nil || !ed25519.Verify(key, c.statement(at), sig) {
 		return errors.New("its signature does not fit")
 	}

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -194,6 +195,12 @@ func (v *verifier) checkpoint(line []byte, h head) {
 		return
 	case r.Check == nil:
 		v.fault(h.sequence, "it is a checkpoint without a signature")
+		return
+	}
+	// What follows from a line is checked by the next one. The last line of a log
+	// has none, so a checkpoint has to be written as it would be written again.
+	if again, err := r.line(); err != nil || !bytes.Equal(again, line) {
+		v.fault(h.sequence, "it is a checkpoint, and not written as one")
 		return
 	}
 	c := r.Check

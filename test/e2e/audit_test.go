@@ -43,7 +43,7 @@ func TestTheAuditLogTellsTheStory(t *testing.T) {
 	var out string
 	if !eventually(patience, func() bool {
 		out, _, _ = cli(t, d.socket(), "audit", "tail")
-		return containsAll(out, []string{"✓ accepted", "alice", "× refused", "mallory", "not_allowed", "SetLogLevel", "reload", "· closed"})
+		return containsAll(out, []string{"certificate", "in service until", "✓ accepted", "alice", "× refused", "mallory", "not_allowed", "SetLogLevel", "reload", "· closed"})
 	}) {
 		t.Fatalf("the record lacks something:\n%s", out)
 	}

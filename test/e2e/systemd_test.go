@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ import (
 func activate(t *testing.T, names string, listeners ...net.Listener) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		for _, l := range listeners {
-			f := must(l.(*net.TCPListener).File())(t)
+			f := must(l.(interface{ File() (*os.File, error) }).File())(t)
 			t.Cleanup(func() { _ = f.Close() })
 			cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 		}
@@ -105,6 +106,27 @@ func TestSocketActivation(t *testing.T) {
 
 // TestKeptSockets: a daemon that bound by itself gives its sockets to systemd to
 // keep, and takes back those that its configuration still names.
+// TestTheControlSocketCanBeSystemds: a socket named "control" takes the place of
+// control.socket.
+func TestTheControlSocketCanBeSystemds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path := filepath.Join(w.openDir(), "c.sock")
+	control, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := listen(t)
+	w.launch(set{"backend.address": newBackend(t).addr, "listen.address": front.Addr().String(), "control.socket": w.path("unused.sock")},
+		activate(t, "https:control", front, control)).awaitServing()
+	if out, stderr, code := cli(t, path, "status"); code != 0 || !strings.Contains(out, "● ready") {
+		t.Errorf("status: exit %d\n%s%s", code, out, stderr)
+	}
+	if _, err := os.Stat(w.path("unused.sock")); err == nil {
+		t.Error("the daemon made a socket of its own beside it")
+	}
+}
+
 func TestKeptSockets(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), newBackend(t)
