@@ -46,6 +46,12 @@ func (silent) Request(string, int, time.Duration) {}
 // startFront starts one; change adjusts the configuration first.
 func startFront(t *testing.T, backend config.Backend, change func(*config.Listen)) *front {
 	t.Helper()
+	return startFrontWith(t, backend, change, func(*Proxy) {})
+}
+
+// startFrontWith starts one whose proxy is prepared before it serves.
+func startFrontWith(t *testing.T, backend config.Backend, change func(*config.Listen), prepare func(*Proxy)) *front {
+	t.Helper()
 	listen := config.Listen{
 		MaxConnections: 1000, HandshakeTimeout: 5 * time.Second, HeaderTimeout: 2 * time.Second,
 		IdleTimeout: 5 * time.Second, DrainTimeout: 2 * time.Second, MaxHeaderBytes: 64 << 10,
@@ -65,6 +71,7 @@ func startFront(t *testing.T, backend config.Backend, change func(*config.Listen
 	cli := must(ca.Issue(pki.LeafOptions{CommonName: "payment-api", URIs: []string{"spiffe://prod.example/service/pay"}}))(t)
 	f := &front{t: t, ca: ca, live: map[*edge.Conn]bool{}, client: must(cli.TLS())(t)}
 	f.proxy = New(backend, listen, slog.New(slog.DiscardHandler), silent{})
+	prepare(f.proxy)
 	serverCert := must(srv.TLS())(t)
 	tlsConfig := edge.NewTLSConfig(edge.Policy{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serverCert, nil },

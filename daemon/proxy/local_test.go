@@ -18,9 +18,9 @@ import (
 // startLocal starts a front whose requests a handler answers.
 func startLocal(t *testing.T, h http.HandlerFunc) *front {
 	t.Helper()
-	f := startFront(t, config.Backend{Network: "tcp", Address: "127.0.0.1:1"}, nil)
-	f.proxy.Answer(func(*edge.Conn) http.Handler { return h })
-	return f
+	return startFrontWith(t, config.Backend{Network: "tcp", Address: "127.0.0.1:1"}, nil, func(p *Proxy) {
+		p.Answer(func(*edge.Conn) http.Handler { return h })
+	})
 }
 
 // echo answers with what the handler got.
