@@ -61,15 +61,13 @@ func (d *Daemon) reload() error {
 	// The trust store signals its change, but whoever asked for a reload
 	// expects it to be done when it returns.
 	d.trustChanged()
-	if d.gateway != nil {
-		d.gateway.SetPolicy(next.MCPGateway)
-	}
 	SetLevel(d.level, next.Logging.Level)
 	if keys := config.Reloadable(d.config(), next); len(keys) > 0 {
 		d.log.Warn("these keys take effect at the next restart", event.KeyKey, strings.Join(keys, " "))
 	}
 	LogWarnings(d.log, next)
 	d.cfg.Store(next)
+	d.applyRules()
 	return nil
 }
 
