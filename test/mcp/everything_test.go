@@ -28,7 +28,7 @@ effect = "allow"
 func TestEverythingOverHTTP(t *testing.T) {
 	for name, legacy := range map[string]bool{"streamableHttp": false, "sse": true} {
 		t.Run(name, func(t *testing.T) {
-			addr := httpServer(t, script("everything"), name)
+			addr := httpServer(t, npm.Server("everything"), name)
 			w := start(t, fmt.Sprintf("[backend]\nprotocol = \"mcp\"\naddress = %q\n%s", addr, policy))
 			everything(t, w, legacy)
 		})

@@ -5,31 +5,23 @@
 package mcp
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	// The daemon is built by a program that this test starts. Without the import
 	// the go command would not know that the result depends on it.
 	_ "cyphers.ai/tlsmcp/daemon"
+	"cyphers.ai/tlsmcp/test/mcp/node"
 )
 
-// packages are what the tests run, at the versions that they were written for.
-var packages = []string{
-	"node@22.23.3",
-	"@modelcontextprotocol/server-everything@2026.8.31",
-	"@modelcontextprotocol/server-filesystem@2026.8.31",
-	"@modelcontextprotocol/server-memory@2026.8.31",
-}
-
-// What TestMain sets, once: the program under test, Node, and where the servers
-// are.
-var tlsmcpd, node, modules string
+// What TestMain sets, once: the program under test, and what npm fetched.
+var (
+	tlsmcpd string
+	npm     *node.Tree
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -47,32 +39,9 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build tlsmcpd: %v\n%s", err, out)
 		return 1
 	}
-	if modules, err = install(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v (test/needs.sh installs what the tests need)\n", err)
+	if npm, err = node.Install(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	node = filepath.Join(modules, "node", "bin", "node")
 	return m.Run()
-}
-
-// install has npm fetch the packages, once for each set of versions.
-func install() (dir string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))
-	dir = filepath.Join(cache, "tlsmcp-test", "npm-"+hex.EncodeToString(sum[:8]))
-	modules := filepath.Join(dir, "node_modules")
-	if _, err := os.Stat(filepath.Join(dir, "whole")); err == nil {
-		return modules, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	npm := exec.Command("npm", append([]string{"install", "--no-audit", "--no-fund", "--foreground-scripts", "--prefix", dir}, packages...)...)
-	if out, err := npm.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("npm install: %w\n%s", err, out)
-	}
-	return modules, os.WriteFile(filepath.Join(dir, "whole"), nil, 0o644)
 }

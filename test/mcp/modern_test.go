@@ -10,9 +10,9 @@ import (
 // before servers that insist on them.
 func TestModernClient(t *testing.T) {
 	configs := map[string]func() string{
-		"stdio": func() string { return stdioConfig(nil, script("everything"), "stdio") },
+		"stdio": func() string { return stdioConfig(nil, npm.Server("everything"), "stdio") },
 		"streamableHttp": func() string {
-			return fmt.Sprintf("[backend]\nprotocol = \"mcp\"\naddress = %q\n%s", httpServer(t, script("everything"), "streamableHttp"), policy)
+			return fmt.Sprintf("[backend]\nprotocol = \"mcp\"\naddress = %q\n%s", httpServer(t, npm.Server("everything"), "streamableHttp"), policy)
 		},
 	}
 	for name, config := range configs {

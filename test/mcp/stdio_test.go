@@ -14,12 +14,12 @@ import (
 
 // stdioConfig runs one of npm's servers for each session.
 func stdioConfig(paths []string, args ...string) string {
-	command := append([]string{node}, args...)
+	command := append([]string{npm.Node()}, args...)
 	quoted := make([]string, len(command))
 	for i, c := range command {
 		quoted[i] = strconv.Quote(c)
 	}
-	allowed := []string{strconv.Quote("ro:" + modules)}
+	allowed := []string{strconv.Quote("ro:" + npm.Modules())}
 	for _, p := range paths {
 		allowed = append(allowed, strconv.Quote(p))
 	}
@@ -30,7 +30,7 @@ func stdioConfig(paths []string, args ...string) string {
 func TestEverythingOverStdio(t *testing.T) {
 	for name, legacy := range map[string]bool{"streamable HTTP in front": false, "2024-11-05 in front": true} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, stdioConfig(nil, script("everything"), "stdio"))
+			w := start(t, stdioConfig(nil, npm.Server("everything"), "stdio"))
 			everything(t, w, legacy)
 		})
 	}
@@ -44,7 +44,7 @@ func TestFilesystemServer(t *testing.T) {
 		}
 	}
 	// The server is told of both directories, and its sandbox of one.
-	w := start(t, stdioConfig([]string{"ro:" + docs}, script("filesystem"), docs, other))
+	w := start(t, stdioConfig([]string{"ro:" + docs}, npm.Server("filesystem"), docs, other))
 	a := w.agent("full")
 	a.initialize(t, "2025-11-25")
 	if got := said(a.call(t, "tools/call", object{"name": "read_text_file", "arguments": object{"path": docs + "/a.txt"}})); !strings.Contains(got, "what is in the docs") {
@@ -62,7 +62,7 @@ func TestFilesystemServer(t *testing.T) {
 
 func TestMemoryServer(t *testing.T) {
 	dir := t.TempDir()
-	w := start(t, stdioConfig([]string{"rw:" + dir}, script("memory"))+fmt.Sprintf("\n[backend.env]\nMEMORY_FILE_PATH = %q\n", dir+"/memory.json"))
+	w := start(t, stdioConfig([]string{"rw:" + dir}, npm.Server("memory"))+fmt.Sprintf("\n[backend.env]\nMEMORY_FILE_PATH = %q\n", dir+"/memory.json"))
 	one, two := w.agent("full"), w.agent("full")
 	one.initialize(t, "2025-11-25")
 	two.initialize(t, "2025-06-18")
@@ -115,7 +115,7 @@ func awaitDead(t *testing.T, pids []int) {
 func TestServersEndWithTheDaemon(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"stopped": syscall.SIGTERM, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, stdioConfig(nil, script("everything"), "stdio"))
+			w := start(t, stdioConfig(nil, npm.Server("everything"), "stdio"))
 			for range 3 {
 				w.agent("full").initialize(t, "2025-11-25")
 			}
@@ -134,7 +134,7 @@ func TestServersEndWithTheDaemon(t *testing.T) {
 
 // TestRevokedAgentsServerDies: with its process, while others go on.
 func TestRevokedAgentsServerDies(t *testing.T) {
-	w := start(t, stdioConfig(nil, script("everything"), "stdio"))
+	w := start(t, stdioConfig(nil, npm.Server("everything"), "stdio"))
 	full, limited := w.agent("full"), w.agent("limited")
 	full.initialize(t, "2025-11-25")
 	before := below(w.cmd.Process.Pid)

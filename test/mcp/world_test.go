@@ -182,7 +182,7 @@ func httpServer(t *testing.T, args ...string) (addr string) {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
-	cmd := exec.Command(node, args...)
+	cmd := exec.Command(npm.Node(), args...)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -205,8 +205,4 @@ func httpServer(t *testing.T, args ...string) (addr string) {
 	}
 	t.Fatalf("the server does not listen:\n%s", out.String())
 	return ""
-}
-
-func script(name string) string {
-	return filepath.Join(modules, "@modelcontextprotocol", "server-"+name, "dist", "index.js")
 }
