@@ -67,6 +67,7 @@ type Record struct {
 	Outcome    string            `json:"outcome,omitempty"` // a stable code; empty: all is well
 	Detail     string            `json:"detail,omitempty"`
 	Remote     string            `json:"remote,omitempty"`
+	Local      string            `json:"local,omitempty"`  // the address that it came in by
 	Serial     string            `json:"serial,omitempty"` // of the client's certificate, lower-case hex
 	Issuer     string            `json:"issuer,omitempty"`
 	Connection uint64            `json:"conn,omitempty"`
@@ -132,6 +133,9 @@ func FromConnection(e *event.Connection) Record {
 	}
 	if e.Remote.IsValid() {
 		r.Remote = e.Remote.String()
+	}
+	if e.Local.IsValid() {
+		r.Local = e.Local.String()
 	}
 	return r
 }
