@@ -66,7 +66,7 @@ func (d *Daemon) sink(s config.AuditSink) (audit.Sink, error) {
 	case "journald":
 		return &audit.JournaldSink{Format: format}, nil
 	case "syslog":
-		return audit.NewSyslogSink(s.Address, format)
+		return audit.NewSyslogSink(s.Address, version.Get().Version, format)
 	}
 	if d.link == nil {
 		return nil, fmt.Errorf("type hub needs a Hub, and hub.url is %q", "none")

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ type receiver struct {
 }
 
 // rfc5424 is the grammar of section 6, as far as one expression goes.
-var rfc5424 = regexp.MustCompile(`^<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}Z) ([!-~]{1,255}) ([!-~]{1,48}) ([!-~]{1,128}) ([!-~]{1,32}) (\[[!-~]+@\d+(?: [!-~]+="(?:[^"\\\]]|\\["\\\]])*")*\]) \x{FEFF}?(.*)$`)
+var rfc5424 = regexp.MustCompile(`^<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}Z) ([!-~]{1,255}) ([!-~]{1,48}) ([!-~]{1,128}) ([!-~]{1,32}) ((?:\[[!#-<>-\\^-~]{1,32}(?: [!#-<>-\\^-~]{1,32}="(?:[^"\\\]]|\\["\\\]])*")*\])+) \x{FEFF}?(.*)$`)
 
 func (r *receiver) message(m string) {
 	r.mu.Lock()
@@ -186,7 +187,7 @@ func TestSyslogOverEachTransport(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &receiver{}
-			s, err := NewSyslogSink(open(r), jsonFormat(t))
+			s, err := NewSyslogSink(open(r), "1.2.3", jsonFormat(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -203,11 +204,11 @@ func TestSyslogOverEachTransport(t *testing.T) {
 			r.await(t, len(samples()))
 		})
 	}
-	if _, err := NewSyslogSink("tls://127.0.0.1:1?ca=/nowhere", nil); err == nil {
+	if _, err := NewSyslogSink("tls://127.0.0.1:1?ca=/nowhere", "", nil); err == nil {
 		t.Error("a CA file that is not there is taken")
 	}
 	for _, bad := range []string{"", "10.0.0.1:514", "http://a", "tcp://"} {
-		if _, err := NewSyslogSink(bad, nil); err == nil || !strings.Contains(err.Error(), "tls://HOST:PORT") {
+		if _, err := NewSyslogSink(bad, "", nil); err == nil || !strings.Contains(err.Error(), "tls://HOST:PORT") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -216,7 +217,7 @@ func TestSyslogOverEachTransport(t *testing.T) {
 func TestADeadSinkGetsEverythingWhenItIsBack(t *testing.T) {
 	r := &receiver{}
 	r.serve(listen(t, "127.0.0.1:0"))
-	s, err := NewSyslogSink("tcp://"+r.addr, jsonFormat(t))
+	s, err := NewSyslogSink("tcp://"+r.addr, "", jsonFormat(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,5 +355,38 @@ func TestJournaldGetsNativeFields(t *testing.T) {
 	}
 	if _, err := parseLine([]byte(fields["TLSMCP_AUDIT"])); err != nil || !strings.Contains(fields["MESSAGE"], "connection refused") {
 		t.Errorf("%v, %q", err, fields["MESSAGE"])
+	}
+}
+
+// TestSyslogNamesWhatItMay: an element of the structured data is registered, or
+// has the enterprise number that was given (RFC 5424 section 6.3.2).
+func TestSyslogNamesWhatItMay(t *testing.T) {
+	ids := func(address string) (ids []string, data string) {
+		s, err := NewSyslogSink(address, "1.2.3", jsonFormat(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time it counts on
+			m, err := s.message(&samples()[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = rfc5424.FindStringSubmatch(string(m))[7]
+		}
+		for _, id := range regexp.MustCompile(`\[([^ \]]+) `).FindAllStringSubmatch(data, -1) {
+			ids = append(ids, id[1])
+		}
+		return ids, data
+	}
+	if got, data := ids("udp://127.0.0.1"); !slices.Equal(got, []string{"meta", "origin"}) || data != `[meta sequenceId="2"][origin software="tlsmcpd" swVersion="1.2.3"]` {
+		t.Errorf("without a number: %s", data)
+	}
+	if got, data := ids("udp://127.0.0.1?enterprise=4711"); !slices.Equal(got, []string{"meta", "origin", "tlsmcp@4711"}) || !strings.Contains(data, `outcome="revoked"`) {
+		t.Errorf("with a number: %s", data)
+	}
+	for _, bad := range []string{"32473", "0", "x", "-1"} {
+		if _, err := NewSyslogSink("udp://127.0.0.1?enterprise="+bad, "", nil); err == nil || !strings.Contains(err.Error(), "private enterprise number") {
+			t.Errorf("the number %s: %v", bad, err)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -18,13 +19,23 @@ import (
 
 // SyslogSink sends entries as RFC 5424 messages: over UDP (RFC 5426), TCP with
 // octet counting (RFC 6587 section 3.4.1) or TLS (RFC 5425).
+//
+// The structured data is of the elements that IANA has registered, which anybody
+// may use: origin and meta (sections 7.2 and 7.3). An element of one's own has
+// to be named with one's private enterprise number (section 6.3.2); 32473, which
+// examples have, is reserved for them (RFC 5612), and tlsmcp has none. Who has
+// one says so in the address, and gets an element "tlsmcp@NUMBER" with what is
+// worth filtering by.
 type SyslogSink struct {
 	network, address string
 	tls              *tls.Config // nil: none
 	format           Formatter
 	host             string
 	pid              string
+	version          string
+	enterprise       string // empty: none
 	conn             net.Conn
+	sent             uint32 // messages since the start, for meta's sequenceId
 }
 
 const syslogTimeout = 10 * time.Second
@@ -32,15 +43,22 @@ const syslogTimeout = 10 * time.Second
 // SyslogURL is the form of a syslog server's address.
 const SyslogURL = `"udp://HOST:PORT", "tcp://HOST:PORT" or "tls://HOST:PORT?ca=FILE"; a Unix socket is "unixgram:///dev/log"`
 
+// documentationEnterprise is the enterprise number of examples (RFC 5612).
+const documentationEnterprise = "32473"
+
 // NewSyslogSink makes a sink for an address as [SyslogURL] says. It does not
 // connect yet. Without ca the system's CAs say whether the server is the right
-// one; cert and key name files with a client's certificate.
-func NewSyslogSink(address string, format Formatter) (*SyslogSink, error) {
+// one; cert and key name files with a client's certificate. Version is that of the
+// program.
+func NewSyslogSink(address, version string, format Formatter) (*SyslogSink, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, fmt.Errorf("syslog server %q: %w; write it like %s", address, err, SyslogURL)
 	}
-	s := &SyslogSink{network: u.Scheme, address: u.Host, format: format, pid: strconv.Itoa(os.Getpid())}
+	s := &SyslogSink{network: u.Scheme, address: u.Host, format: format, pid: strconv.Itoa(os.Getpid()), version: version, enterprise: u.Query().Get("enterprise")}
+	if n, err := strconv.ParseUint(s.enterprise, 10, 32); s.enterprise != "" && (err != nil || n == 0 || s.enterprise == documentationEnterprise) {
+		return nil, fmt.Errorf("syslog server %q: enterprise is the private enterprise number of whoever runs this (IANA gives them), not %q", address, s.enterprise)
+	}
 	if s.host, err = os.Hostname(); err != nil || s.host == "" {
 		s.host = "-"
 	}
@@ -183,15 +201,28 @@ func (s *SyslogSink) message(r *Record) ([]byte, error) {
 		return nil, err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "<%d>1 %s %s %s %s %s [tlsmcp@32473", facilityAudit*8+r.syslogSeverity(), r.Time.UTC().Format(timeLayout), header(s.host, 255), "tlsmcpd", header(s.pid, 128), header(string(r.Kind), 32))
-	for _, p := range [][2]string{{"seq", strconv.FormatUint(r.Sequence, 10)}, {"identity", r.Identity}, {"outcome", r.Outcome}, {"serial", r.Serial}, {"remote", r.Remote}} {
-		if p[1] != "" {
-			fmt.Fprintf(&b, ` %s="%s"`, p[0], param(p[1]))
-		}
+	fmt.Fprintf(&b, "<%d>1 %s %s %s %s %s ", facilityAudit*8+r.syslogSeverity(), r.Time.UTC().Format(timeLayout), header(s.host, 255), "tlsmcpd", header(s.pid, 128), header(string(r.Kind), 32))
+	s.sent = s.sent%math.MaxInt32 + 1
+	element(&b, "meta", "sequenceId", strconv.FormatUint(uint64(s.sent), 10))
+	element(&b, "origin", "software", "tlsmcpd", "swVersion", cut(s.version, 32))
+	if s.enterprise != "" {
+		element(&b, "tlsmcp@"+s.enterprise, "seq", strconv.FormatUint(r.Sequence, 10), "identity", r.Identity, "outcome", r.Outcome, "serial", r.Serial, "remote", r.Remote)
 	}
-	b.WriteString("] \xef\xbb\xbf") // the BOM says that what follows is UTF-8
+	b.WriteString(" \xef\xbb\xbf") // the BOM says that what follows is UTF-8
 	b.Write(body)
 	return []byte(b.String()), nil
+}
+
+// element writes an element of the structured data: names and values of its
+// parameters, those that are empty left out.
+func element(b *strings.Builder, id string, params ...string) {
+	b.WriteString("[" + id)
+	for i := 0; i+1 < len(params); i += 2 {
+		if params[i+1] != "" {
+			fmt.Fprintf(b, ` %s="%s"`, params[i], param(params[i+1]))
+		}
+	}
+	b.WriteByte(']')
 }
 
 // param escapes a parameter's value as RFC 5424 section 6.3.3 says.
