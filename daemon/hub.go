@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
@@ -38,11 +40,23 @@ func (d *Daemon) newLink(cfg *config.Config) error {
 }
 
 func (d *Daemon) keyringOptions(cfg *config.Config) keyring.Options {
-	o := keyring.Options{Log: d.log, Now: d.now, ServiceID: cfg.ServiceID, StateDir: cfg.StateDir, Swapped: d.certificateSwapped}
+	o := keyring.Options{Log: d.log, Now: d.now, ServiceID: cfg.ServiceID, StateDir: cfg.StateDir, Swapped: d.certificateSwapped, Issued: d.certificateIssued}
 	if d.link != nil {
 		o.Issuer = d.link
 	}
 	return o
+}
+
+// certificateIssued records that the sidecar had a certificate issued or renewed,
+// whether it serves or not.
+func (d *Daemon) certificateIssued(leaf, replaced *x509.Certificate) {
+	r := audit.Record{Kind: audit.Certificate, Identity: leaf.Subject.CommonName, Serial: leaf.SerialNumber.Text(16), Issuer: leaf.Issuer.String(), Method: "issue",
+		Detail: "issued, good until " + leaf.NotAfter.UTC().Format(time.RFC3339), Attributes: map[string]string{event.KeyFinger: pki.Fingerprint(leaf)}}
+	if replaced != nil {
+		r.Method, r.Target = "renew", replaced.SerialNumber.Text(16)
+		r.Detail = "renewed, good until " + leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	d.record(r)
 }
 
 // certificateSwapped records which certificate clients see from now on.

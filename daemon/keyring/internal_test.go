@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,6 +28,9 @@ type issuer struct {
 	life   atomic.Int64
 	away   atomic.Bool
 	issued atomic.Int64
+
+	mu   sync.Mutex
+	told [][2]*x509.Certificate // the certificate that came, and the one that it replaced
 }
 
 func (i *issuer) Issue(_ context.Context, r *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
@@ -51,6 +56,19 @@ func (i *issuer) Issue(_ context.Context, r *hubv1.IssueCertificateRequest) (*hu
 	return &hubv1.Certificate{Chain: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}, nil
 }
 
+// came notes what the keyring says of certificates that came.
+func (i *issuer) came(leaf, replaced *x509.Certificate) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.told = append(i.told, [2]*x509.Certificate{leaf, replaced})
+}
+
+func (i *issuer) tellings() [][2]*x509.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.told)
+}
+
 // internalBench is a keyring whose certificates a Hub issues.
 func internalBench(t *testing.T, life time.Duration) (*bench, *issuer) {
 	t.Helper()
@@ -63,7 +81,7 @@ func internalBench(t *testing.T, life time.Duration) (*bench, *issuer) {
 
 func (b *bench) openWith(i *issuer) error {
 	var err error
-	b.Keyring, err = New(b.cfg, Options{Log: slog.New(slog.NewTextHandler(b.log, nil)), Now: b.now, Issuer: i, ServiceID: "pay", StateDir: b.dir})
+	b.Keyring, err = New(b.cfg, Options{Log: slog.New(slog.NewTextHandler(b.log, nil)), Now: b.now, Issuer: i, ServiceID: "pay", StateDir: b.dir, Issued: i.came})
 	return err
 }
 
@@ -132,6 +150,10 @@ func TestAnIssuedCertificateIsRenewedAndTheOldOneServesUntilThen(t *testing.T) {
 	waitFor(t, "the renewal", func() bool { return b.Current() != first })
 	if err := b.Health().Err; err != nil {
 		t.Errorf("health after the renewal: %v", err)
+	}
+	told := i.tellings()
+	if len(told) != 2 || told[0][1] != nil || !told[1][0].Equal(b.Current().Leaf) || !told[1][1].Equal(first.Leaf) {
+		t.Errorf("of the two certificates it was told %v", told)
 	}
 	if pub := first.Leaf.PublicKey.(*ecdsa.PublicKey); pub.Equal(b.Current().Leaf.PublicKey) {
 		t.Error("the key is the old one")

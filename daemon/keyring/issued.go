@@ -196,6 +196,9 @@ func (k *Keyring) issue(ctx context.Context, cfg config.ServerCert, src source) 
 	if err != nil {
 		return fmt.Errorf("server certificate: %w", err)
 	}
+	if pair, err := tls.X509KeyPair(both, both); err == nil && k.issued != nil {
+		k.issued(pair.Leaf, replaced)
+	}
 	next, err := issuedSnapshot(src, both, k.now())
 	if err != nil {
 		return fmt.Errorf("server certificate that was issued: %w", err)

@@ -54,6 +54,11 @@ type Options struct {
 	// it must be quick. Optional.
 	Swapped func(*Snapshot)
 
+	// Issued is told of each certificate that was ordered and came, before it is
+	// taken into service, and which one it takes the place of; nil: of none.
+	// Optional.
+	Issued func(leaf, replaced *x509.Certificate)
+
 	// Issuer is for the provider internal; nil: there is no Hub.
 	Issuer    Issuer
 	ServiceID string
@@ -96,6 +101,7 @@ type Keyring struct {
 	stateDir  string
 	started   time.Time
 	swapped   func(*Snapshot)
+	issued    func(leaf, replaced *x509.Certificate)
 	acmePace  pace
 
 	challenges challenges
@@ -115,7 +121,7 @@ type Keyring struct {
 // used. A certificate that is yet to be issued is not waited for: [Keyring.Run]
 // gets it.
 func New(cfg config.ServerCert, o Options) (*Keyring, error) {
-	k := &Keyring{log: o.Log, swapped: o.Swapped, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir, acmePace: acmePace()}
+	k := &Keyring{log: o.Log, swapped: o.Swapped, issued: o.Issued, now: o.Now, moved: make(chan struct{}, 1), issuer: o.Issuer, serviceID: o.ServiceID, stateDir: o.StateDir, acmePace: acmePace()}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}

@@ -82,7 +82,7 @@ type Record struct {
 	Requests   uint64            `json:"requests,omitempty"`
 	Duration   float64           `json:"duration_ms,omitempty"`
 	Actor      string            `json:"actor,omitempty"`  // who gave the order
-	Method     string            `json:"method,omitempty"` // of the control API, or of MCP
+	Method     string            `json:"method,omitempty"` // of the control API, or of MCP; certificate: issue or renew
 	Target     string            `json:"target,omitempty"` // what it was done to; MCP: tool, resource or prompt
 	Session    string            `json:"session,omitempty"`
 	Count      uint64            `json:"count,omitempty"` // connections cut, entries lost, bytes recovered
