@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -20,25 +21,28 @@ type quickstartOptions struct {
 	once bool   // show, clean up and exit
 }
 
-// newQuickstart is `tlsmcp quickstart`: a daemon, a backend and certificates,
-// all of them real, in one directory and on loopback ports that are free.
+// newQuickstart is `tlsmcp quickstart`: a Hub, two sidecars with something to
+// protect, and certificates, all of them real, in one directory and on loopback
+// ports that are free.
 func newQuickstart(s stdio) *cobra.Command {
 	var o quickstartOptions
 	cmd := &cobra.Command{
 		Use:   "quickstart [--dir DIR] [--once]",
 		Short: "Run a whole working system in one directory, without root",
-		Long: `Run a whole working system in one directory, without root: certificates made on
-the spot, an HTTP backend, and tlsmcpd in front of it, on loopback ports that
-are free. It shows who is let in and who is refused, and how fast a revocation
-cuts a live connection. Then it stays up for you to try, until Ctrl-C.
+		Long: `Run a whole working system in one directory, without root: a Hub that issues the
+certificates, an HTTP service and an MCP server, and a sidecar in front of each, on
+loopback ports that are free. It shows who is let in and who is refused, what an AI
+agent may call and what not, how fast a revocation cuts a live connection, and the
+record of it all. Then it stays up for you to try, until Ctrl-C.
 
 The directory is a temporary one and is removed at the end; one that --dir names
-is kept. Linux only, as tlsmcpd is.`,
+is kept. Linux only, as tlsmcpd and tlsmcp-hub are.`,
 		Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runQuickstart(cmd.Context(), s, o) },
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", "", "work in `DIR`, which is new or empty, and keep it")
 	cmd.Flags().BoolVar(&o.once, "once", false, "clean up and exit instead of staying up")
+	cmd.AddCommand(newQuickstartTools(s))
 	return cmd
 }
 
@@ -46,18 +50,34 @@ is kept. Linux only, as tlsmcpd is.`,
 type quick struct {
 	show    show
 	dir     string
-	listen  string // host:port for clients
-	admin   string // host:port of metrics and readiness
-	socket  string // of the control API
+	sockets string // where Unix sockets are: dir, unless its name is too long
 	backend *helloBackend
-	certs   *quickCerts
-	daemon  *child
+	hub     *child
+	hubAt   hubConn
+	orders  *sidecar                // of an HTTP service
+	tools   *sidecar                // of an MCP server
+	clients map[string]*quickClient // by the name of their files
+	roots   *x509.CertPool          // the Hub's: by it servers are known
+}
+
+// quickPrograms are what a quickstart runs.
+type quickPrograms struct{ self, daemon, hub string }
+
+func locatePrograms() (p quickPrograms, err error) {
+	if p.self, err = os.Executable(); err != nil {
+		return p, fmt.Errorf("find this program: %w", err)
+	}
+	if p.daemon, err = locate("tlsmcpd"); err != nil {
+		return p, err
+	}
+	p.hub, err = locate("tlsmcp-hub")
+	return p, err
 }
 
 // runQuickstart sets everything up, shows it, and takes it down again,
 // whatever happened in between.
 func runQuickstart(ctx context.Context, s stdio, o quickstartOptions) (err error) {
-	program, err := locateDaemon()
+	p, err := locatePrograms()
 	if err != nil {
 		return err
 	}
@@ -74,22 +94,22 @@ func runQuickstart(ctx context.Context, s stdio, o quickstartOptions) (err error
 	if err != nil {
 		return err
 	}
-	q := &quick{show: show{s.out, colours(s.out)}, dir: dir}
+	q := &quick{show: show{s.out, painter(colours(s.out))}, dir: dir, clients: map[string]*quickClient{}}
 	defer func() {
 		if cerr := q.close(o.dir != ""); err == nil {
 			err = cerr
 		}
 	}()
-	if err := q.run(ctx, program, o.once); err != nil {
+	if err := q.run(ctx, p, o.once); err != nil {
 		return q.explain(ctx, s, err)
 	}
 	return nil
 }
 
 // run is a quickstart from its first file to its last word.
-func (q *quick) run(ctx context.Context, program string, once bool) error {
+func (q *quick) run(ctx context.Context, p quickPrograms, once bool) error {
 	q.show.title("tlsmcp quickstart", "everything is in "+q.dir)
-	if err := q.setUp(ctx, program); err != nil {
+	if err := q.setUp(ctx, p); err != nil {
 		return err
 	}
 	if err := q.demonstrate(ctx); err != nil {
@@ -98,21 +118,37 @@ func (q *quick) run(ctx context.Context, program string, once bool) error {
 	if once {
 		return nil
 	}
+	if err := q.writeTryables(p.self); err != nil {
+		return err
+	}
 	q.whatNext()
 	return q.watch(ctx)
+}
+
+// children are what runs, in the order to stop it: sidecars before their Hub.
+func (q *quick) children() (all []*child) {
+	for _, c := range q.sidecars() {
+		all = append(all, c.child)
+	}
+	all = append(all, q.hub)
+	return slices.DeleteFunc(all, func(c *child) bool { return c == nil })
+}
+
+func (q *quick) sidecars() []*sidecar {
+	return slices.DeleteFunc([]*sidecar{q.orders, q.tools}, func(c *sidecar) bool { return c == nil })
 }
 
 // close stops what runs and removes what was made.
 func (q *quick) close(keep bool) error {
 	var errs []error
-	if q.daemon != nil {
-		errs = append(errs, q.daemon.stop())
+	for _, c := range q.children() {
+		errs = append(errs, c.stop())
 	}
 	if q.backend != nil {
 		errs = append(errs, q.backend.close())
 	}
-	if dir := filepath.Dir(q.socket); q.socket != "" && dir != q.dir {
-		errs = append(errs, os.RemoveAll(dir))
+	if q.sockets != "" && q.sockets != q.dir {
+		errs = append(errs, os.RemoveAll(q.sockets))
 	}
 	if !keep {
 		errs = append(errs, os.RemoveAll(q.dir))
@@ -128,15 +164,17 @@ func (q *quick) close(keep bool) error {
 	return nil
 }
 
-// explain gives a failure the end of the daemon's log and a way out.
+// explain gives a failure the end of each log and a way out.
 func (q *quick) explain(ctx context.Context, s stdio, err error) error {
 	if ctx.Err() != nil {
 		return &failure{exitRefused, errors.New("interrupted before everything was shown"), ""}
 	}
-	if tail := logTail(q.logFile(), 15); tail != "" {
-		fmt.Fprintf(s.err, "The last lines of tlsmcpd's log:\n%s\n", tail)
+	for _, c := range q.children() {
+		if tail := logTail(c.log.Name(), 15); tail != "" {
+			fmt.Fprintf(s.err, "The last lines of the log of %s:\n%s\n", c.name, tail)
+		}
 	}
-	hint := "run it again with --dir DIR to keep the configuration and the log"
+	hint := "run it again with --dir DIR to keep the configuration and the logs"
 	if f, ok := errors.AsType[*failure](err); ok && f.hint != "" {
 		hint = f.hint
 	}
@@ -144,8 +182,6 @@ func (q *quick) explain(ctx context.Context, s stdio, err error) error {
 }
 
 func (q *quick) file(name string) string { return filepath.Join(q.dir, name) }
-
-func (q *quick) logFile() string { return q.file("tlsmcpd.log") }
 
 // quickstartDir makes the directory to work in. One with files in it is
 // refused: they may be somebody's configuration and keys.
@@ -173,36 +209,4 @@ func quickstartDir(dir string) (string, error) {
 		return "", &failure{exitUsage, fmt.Errorf("%s is not empty", dir), "name a directory that is new or empty"}
 	}
 	return dir, nil
-}
-
-// setUp makes the parts and starts them.
-func (q *quick) setUp(ctx context.Context, program string) (err error) {
-	started := time.Now()
-	if q.certs, err = makeCerts(q.dir); err != nil {
-		return err
-	}
-	q.show.done("certificates", "of a CA, a server, payment-api (two: one will be lost) and a stranger", time.Since(started))
-
-	if q.backend, err = startBackend(); err != nil {
-		return err
-	}
-	q.show.done("backend", "plain HTTP on "+q.backend.address, 0)
-
-	if q.listen, q.admin, err = freePorts(); err != nil {
-		return err
-	}
-	if err := q.writeConfig(); err != nil {
-		return err
-	}
-	q.show.done("configuration", q.file(configName), 0)
-
-	started = time.Now()
-	if q.daemon, err = startChild(program, q.file(configName), q.logFile()); err != nil {
-		return err
-	}
-	if err := q.daemon.awaitReady(ctx, "http://"+q.admin+"/readyz"); err != nil {
-		return err
-	}
-	q.show.done("tlsmcpd", "TLS 1.3 on "+q.listen, time.Since(started))
-	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,25 +12,26 @@ import (
 )
 
 // stopPatience is how long a child may take to drain before it is killed. The
-// quickstart's configuration asks it to be done in two seconds.
+// quickstart's configuration asks sidecars to be done in two seconds.
 const stopPatience = 10 * time.Second
 
-// child is the daemon, run by a quickstart.
+// child is a Hub or a sidecar, run by a quickstart.
 type child struct {
+	name   string // for people
 	cmd    *exec.Cmd
 	log    *os.File
 	ended  chan struct{} // closed when the process has ended
 	waited error         // of Wait; to be read once ended is closed
 }
 
-// startChild starts the daemon with its output in a file. It ends with this
+// startChild starts a program with its output in a file. It ends with this
 // process, however this process ends.
-func startChild(program, config, logFile string) (*child, error) {
+func startChild(name, logFile, program string, args ...string) (*child, error) {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open tlsmcpd's log: %w", err)
+		return nil, fmt.Errorf("open the log of %s: %w", name, err)
 	}
-	c := &child{cmd: exec.Command(program, "--config", config), log: log, ended: make(chan struct{})}
+	c := &child{name: name, cmd: exec.Command(program, args...), log: log, ended: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = ownGroup()
 	started := make(chan error)
@@ -47,7 +49,7 @@ func startChild(program, config, logFile string) (*child, error) {
 	}()
 	if err := <-started; err != nil {
 		_ = log.Close()
-		return nil, fmt.Errorf("start tlsmcpd: %w", err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	return c, nil
 }
@@ -60,8 +62,8 @@ func (c *child) outcome() error {
 	return c.waited
 }
 
-// stop asks the daemon to drain and waits for it. It is an error when the
-// daemon had to be killed, or ended badly after it was asked.
+// stop asks the program to drain and waits for it. It is an error when it had
+// to be killed, or ended badly after it was asked.
 func (c *child) stop() error {
 	defer c.log.Close()
 	select {
@@ -70,19 +72,40 @@ func (c *child) stop() error {
 	default:
 	}
 	if err := terminate(c.cmd.Process); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop tlsmcpd: %w", err)
+		return fmt.Errorf("stop %s: %w", c.name, err)
 	}
 	select {
 	case <-c.ended:
 	case <-time.After(stopPatience):
 		_ = c.cmd.Process.Kill() // it may have ended this moment
 		<-c.ended
-		return fmt.Errorf("tlsmcpd did not stop within %s and was killed", stopPatience)
+		return fmt.Errorf("%s did not stop within %s and was killed", c.name, stopPatience)
 	}
 	if c.waited != nil {
-		return fmt.Errorf("tlsmcpd, when it was stopped: %w", c.waited)
+		return fmt.Errorf("%s, when it was stopped: %w", c.name, c.waited)
 	}
 	return nil
+}
+
+// await asks every few milliseconds until the answer is empty, which means yes.
+// It fails when the program ends first, or takes too long: with the last answer.
+func (c *child) await(ctx context.Context, ask func(context.Context) (no string)) error {
+	const patience = 20 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		no := ask(ctx)
+		if no == "" {
+			return nil
+		}
+		select {
+		case <-c.ended:
+			return fmt.Errorf("%s ended at its start: %w", c.name, c.outcome())
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready after %s: %s", c.name, patience, no)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // logTail is the last lines of a file; nothing when there is none.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,14 +15,17 @@ import (
 	"cyphers.ai/tlsmcp/pkg/event"
 )
 
-// logged is what a quickstart reads of a line of the daemon's log.
+// logged is what a quickstart reads of a line of a sidecar's log.
 type logged struct {
-	Message  string       `json:"msg"`
-	Remote   string       `json:"remote"`
-	Identity string       `json:"identity"`
-	Reason   event.Reason `json:"reason"`
-	Detail   string       `json:"detail"`
-	Duration float64      `json:"duration_ms"`
+	Message  string        `json:"msg"`
+	Remote   string        `json:"remote"`
+	Identity string        `json:"identity"`
+	Method   string        `json:"method"`
+	Target   string        `json:"target"`
+	Outcome  event.Outcome `json:"outcome"`
+	Reason   event.Reason  `json:"reason"`
+	Detail   string        `json:"detail"`
+	Duration float64       `json:"duration_ms"`
 }
 
 // kind is what the line is about; empty when it is not about a connection.
@@ -34,7 +38,7 @@ func (l logged) kind() event.Kind {
 	return ""
 }
 
-// logReader follows the daemon's log.
+// logReader follows a sidecar's log.
 type logReader struct {
 	file string
 	seen int64 // bytes
@@ -63,12 +67,12 @@ func (r *logReader) next() ([]logged, error) {
 	return lines, nil
 }
 
-// awaitEvent waits until the daemon's log has said what it did with the
+// awaitEvent waits until the log has said what the sidecar did with the
 // connection from an address.
-func (q *quick) awaitEvent(ctx context.Context, remote string, kind event.Kind) (logged, error) {
+func (c *sidecar) awaitEvent(ctx context.Context, remote string, kind event.Kind) (logged, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
-	r := logReader{file: q.logFile()}
+	r := logReader{file: c.log.file}
 	for {
 		lines, err := r.next()
 		if err != nil {
@@ -87,32 +91,42 @@ func (q *quick) awaitEvent(ctx context.Context, remote string, kind event.Kind) 
 	}
 }
 
-// watch shows each decision of the daemon as it is made, until ctx ends. It is
-// an error when the daemon ends first.
+// watch shows each decision of the sidecars as it is made, until ctx ends. It is
+// an error when a program ends first.
 func (q *quick) watch(ctx context.Context) error {
-	r := logReader{file: q.logFile()}
-	if _, err := r.next(); err != nil { // what is there has been shown
-		return err
+	for _, c := range q.sidecars() {
+		if _, err := c.log.next(); err != nil { // what is there has been shown
+			return err
+		}
 	}
 	for {
+		for _, c := range q.children() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-c.ended:
+				return fmt.Errorf("%s ended: %w", c.name, c.outcome())
+			default:
+			}
+		}
+		for _, c := range q.sidecars() {
+			lines, err := c.log.next()
+			if err != nil {
+				return err
+			}
+			for _, l := range lines {
+				q.decision(c.name, l)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-q.daemon.ended:
-			return fmt.Errorf("tlsmcpd ended: %w", q.daemon.outcome())
 		case <-time.After(100 * time.Millisecond):
-		}
-		lines, err := r.next()
-		if err != nil {
-			return err
-		}
-		for _, l := range lines {
-			q.decision(l)
 		}
 	}
 }
 
-func (q *quick) decision(l logged) {
+func (q *quick) decision(at string, l logged) {
 	took := time.Duration(l.Duration * float64(time.Millisecond))
 	who := "from " + l.Remote
 	if l.Identity != "" {
@@ -120,7 +134,7 @@ func (q *quick) decision(l logged) {
 	}
 	switch l.kind() {
 	case event.Accepted:
-		q.show.step(true, who, "let in", took)
+		q.show.step(true, who, "let in to "+at, took)
 	case event.Refused:
 		q.show.step(false, who, "refused: "+string(l.Reason), took)
 		q.show.notes(l.Detail)
@@ -128,35 +142,17 @@ func (q *quick) decision(l logged) {
 		if l.Reason == event.Revoked {
 			q.show.step(false, who, "cut: "+string(l.Reason), took)
 		}
+	case "":
+		if l.Outcome != "" && l.Method != "" {
+			q.show.step(l.Outcome == event.CallOK, who+" "+l.called(), cmp.Or(string(l.Reason), string(l.Outcome)), took)
+		}
 	}
 }
 
-// whatNext prints commands that work as they stand.
-func (q *quick) whatNext() {
-	curl := func(cert, more string) string {
-		s := "curl --cacert " + shellWord(q.file("ca.crt"))
-		if cert != "" {
-			s += " --cert " + shellWord(q.file(cert+".crt")) + " --key " + shellWord(q.file(cert+".key"))
-		}
-		return s + more + " https://" + q.listen + "/hello"
+// called is what an agent asked for.
+func (l logged) called() string {
+	if l.Target != "" {
+		return l.Target
 	}
-	self := "tlsmcp"
-	if path, err := os.Executable(); err == nil {
-		self = shellWord(path)
-	}
-	q.show.section("It stays up. Try, in another terminal")
-	q.show.command("let in", curl(allowedName, ""))
-	q.show.command("refused: no_certificate", curl("", ""))
-	q.show.command("refused: not_allowed", curl(strangerName, ""))
-	q.show.command("refused: revoked", curl(lostName, ""))
-	q.show.command("refused: tls_version", curl(allowedName, " --tls-max 1.2"))
-	q.show.command("the handshake, as openssl sees it", fmt.Sprintf("openssl s_client -connect %s -CAfile %s -cert %s -key %s -brief </dev/null", q.listen,
-		shellWord(q.file("ca.crt")), shellWord(q.file(allowedName+".crt")), shellWord(q.file(allowedName+".key"))))
-	q.show.command("is it well, and what has it counted", "curl 'http://"+q.admin+"/readyz?verbose' http://"+q.admin+"/metrics")
-	q.show.command("how it is, what happens at it, and the record of it", self+" status --socket "+shellWord(q.socket),
-		self+" watch --socket "+shellWord(q.socket), self+" audit verify --socket "+shellWord(q.socket))
-	q.show.command("the configuration in effect; edit the file, then reload it", self+" config show "+shellWord(q.file(configName)),
-		fmt.Sprintf("kill -HUP %d", q.daemon.cmd.Process.Pid))
-	q.show.command("its log, a line for each decision", "tail -f "+shellWord(q.logFile()))
-	q.show.line("\n%s What clients get shows here as it happens:\n", q.show.paint(bold, "Ctrl-C stops everything and cleans up."))
+	return l.Method
 }

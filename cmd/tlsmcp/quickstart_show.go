@@ -11,60 +11,45 @@ import (
 // show prints a quickstart: for a terminal with colours, for anything else the
 // same text without.
 type show struct {
-	w      io.Writer
-	colour bool
-}
-
-// ANSI colours.
-const (
-	bold  = "\x1b[1m"
-	dim   = "\x1b[2m"
-	green = "\x1b[32m"
-	red   = "\x1b[31m"
-)
-
-func (s show) paint(colour, text string) string {
-	if !s.colour || text == "" {
-		return text
-	}
-	return colour + text + "\x1b[0m"
+	w     io.Writer
+	paint painter
 }
 
 // line prints a line by itself.
 func (s show) line(format string, args ...any) { fmt.Fprintf(s.w, format+"\n", args...) }
 
-func (s show) title(name, what string) { s.line("%s: %s\n", s.paint(bold, name), what) }
+func (s show) title(name, what string) { s.line("%s: %s\n", s.paint.bold(name), what) }
 
-func (s show) section(name string) { s.line("\n%s\n", s.paint(bold, name)) }
+func (s show) section(name string) { s.line("\n%s\n", s.paint.bold(name)) }
 
 // done prints a part that is there. A time of zero is not worth a word.
 func (s show) done(what, detail string, took time.Duration) {
 	if took > 0 {
-		detail += s.paint(dim, ", "+milliseconds(took))
+		detail += s.paint.dim(", " + milliseconds(took))
 	}
-	s.line("  %s %s %s", s.paint(green, "✓"), pad(what, 16), detail)
+	s.line("  %s %s %s", s.paint.good("✓"), pad(what, 16), detail)
 }
 
 // step prints what came of one client, which is what should: let in or turned
 // away.
 func (s show) step(in bool, who, outcome string, took time.Duration) {
-	mark, colour := "✓", green
+	mark := s.paint.good("✓")
 	if !in {
-		mark, colour = "✗", red
+		mark = s.paint.bad("✗")
 	}
-	s.line("  %s %s %s %s", s.paint(colour, mark), pad(who, 50), pad(outcome, 24), s.paint(dim, milliseconds(took)))
+	s.line("  %s %s %s %s", mark, pad(who, 50), pad(outcome, 24), s.paint.dim(milliseconds(took)))
 }
 
 // notes prints lines about the step above.
 func (s show) notes(text string) {
 	for line := range strings.Lines(text) {
-		s.line("%s", strings.TrimRight("      "+s.paint(dim, strings.TrimRight(line, "\n")), " "))
+		s.line("%s", strings.TrimRight("      "+s.paint.dim(strings.TrimRight(line, "\n")), " "))
 	}
 }
 
 // command prints commands to try, with what will come of them.
 func (s show) command(what string, commands ...string) {
-	s.line("  %s", s.paint(dim, "# "+what))
+	s.line("  %s", s.paint.dim("# "+what))
 	for _, c := range commands {
 		s.line("    %s", c)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,16 +12,36 @@ import (
 	"os"
 	"time"
 
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 )
 
 // stepPatience bounds one step. On an idle machine each takes milliseconds.
 const stepPatience = 10 * time.Second
 
-// demonstrate calls the daemon as five clients would. Each step says what must
-// come of it, and any other outcome is an error.
+// demonstrate calls the sidecars as clients and an agent would. Each step says
+// what must come of it, and any other outcome is an error.
 func (q *quick) demonstrate(ctx context.Context) error {
-	q.show.section("Who gets in")
+	for _, part := range []struct {
+		title string
+		show  func(context.Context) error
+	}{
+		{"Who gets in to orders", q.showClients},
+		{"What an AI agent may do with tools", q.showAgent},
+		{"The Hub revokes a certificate while it is connected", q.showRevocation},
+		{"The record of it", q.showRecord},
+	} {
+		q.show.section(part.title)
+		if err := part.show(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *quick) showClients(ctx context.Context) error {
 	if err := q.showAllowed(ctx); err != nil {
 		return err
 	}
@@ -32,20 +51,19 @@ func (q *quick) demonstrate(ctx context.Context) error {
 		reason    event.Reason
 	}{
 		{"a client without a certificate", "", tls.VersionTLS13, event.NoCertificate},
-		{"a stranger: the same CA, not on the list", strangerName, tls.VersionTLS13, event.NotAllowed},
+		{"a stranger: the same Hub, not on the list", strangerName, tls.VersionTLS13, event.NotAllowed},
 		{"payment-api, but with TLS 1.2", allowedName, tls.VersionTLS12, event.TLSVersion},
 	} {
-		if err := q.showRefused(ctx, r.who, q.client(r.cert, r.version), r.reason); err != nil {
+		if err := q.orders.showRefused(ctx, q.show, r.who, q.client(r.cert, r.version), r.reason); err != nil {
 			return err
 		}
 	}
-	q.show.section("A certificate is revoked while it is connected")
-	return q.showRevocation(ctx)
+	return nil
 }
 
 func (q *quick) showAllowed(ctx context.Context) error {
 	started := time.Now()
-	c, err := q.dial(ctx, q.client(allowedName, tls.VersionTLS13))
+	c, err := q.orders.dial(ctx, q.client(allowedName, tls.VersionTLS13))
 	if err != nil {
 		return fmt.Errorf("payment-api is not let in: %w", err)
 	}
@@ -57,14 +75,15 @@ func (q *quick) showAllowed(ctx context.Context) error {
 	took := time.Since(started)
 	state := c.ConnectionState()
 	q.show.step(true, "payment-api, with its certificate", "let in", took)
-	q.show.notes(fmt.Sprintf("%s, %s, %s. What the backend saw and answered:\n\n%s\n",
+	q.show.notes(fmt.Sprintf("%s, %s, %s. What orders saw and answered:\n\n%s\n",
 		tls.VersionName(state.Version), state.CurveID, tls.CipherSuiteName(state.CipherSuite), body))
 	return nil
 }
 
-func (q *quick) showRefused(ctx context.Context, who string, cfg *tls.Config, want event.Reason) error {
+// showRefused is a client whom the sidecar turns away, for a reason.
+func (s *sidecar) showRefused(ctx context.Context, show show, who string, cfg *tls.Config, want event.Reason) error {
 	started := time.Now()
-	c, err := q.dial(ctx, cfg)
+	c, err := s.dial(ctx, cfg)
 	if err == nil {
 		// In TLS 1.3 the client is done before the server has judged it; the
 		// verdict comes with the first read (RFC 8446, section 4.4.2.4).
@@ -78,20 +97,20 @@ func (q *quick) showRefused(ctx context.Context, who string, cfg *tls.Config, wa
 	case c.local == "":
 		return fmt.Errorf("%s: %w", who, err)
 	}
-	seen, lerr := q.awaitEvent(ctx, c.local, event.Refused)
+	seen, lerr := s.awaitEvent(ctx, c.local, event.Refused)
 	if lerr != nil {
 		return fmt.Errorf("%s: %w", who, lerr)
 	}
 	if seen.Reason != want {
 		return fmt.Errorf("%s was refused as %s; it must be as %s", who, seen.Reason, want)
 	}
-	q.show.step(false, who, "refused: "+string(seen.Reason), took)
-	q.show.notes("tlsmcpd: " + seen.Detail + "\nclient: " + err.Error())
+	show.step(false, who, "refused: "+string(seen.Reason), took)
+	show.notes("tlsmcpd: " + seen.Detail + "\nclient: " + err.Error())
 	return nil
 }
 
-// showRevocation puts a connected certificate on the CA's list and measures
-// how long its connection lives on.
+// showRevocation has the Hub revoke a certificate that is connected, and
+// measures how long its connection lives on.
 func (q *quick) showRevocation(ctx context.Context) error {
 	lost, err := q.connected(ctx, lostName)
 	if err != nil {
@@ -104,15 +123,22 @@ func (q *quick) showRevocation(ctx context.Context) error {
 	}
 	defer other.Close()
 
+	cut := make(chan outcome, 1)
 	started := time.Now()
-	if err := q.certs.publish(2, q.certs.clients[lostName].Cert.SerialNumber); err != nil {
-		return err
-	}
-	took, err := lost.awaitCut(started)
+	go func() { cut <- lost.awaitCut(started) }() // ends with the connection, whose deadline is near
+	done, err := call(ctx, &q.hubAt, (*hubclient.Client).RevokeCertificate, &hubv1.RevokeCertificateRequest{Id: q.clients[lostName].id, Reason: string(revlog.KeyCompromise)})
 	if err != nil {
 		return err
 	}
-	seen, err := q.awaitEvent(ctx, lost.local, event.Closed)
+	ended := <-cut
+	if ended.err != nil {
+		return ended.err
+	}
+	spread, err := await(ctx, &q.hubAt, done.GetSequence())
+	if err != nil {
+		return err
+	}
+	seen, err := q.orders.awaitEvent(ctx, lost.local, event.Closed)
 	if err != nil {
 		return fmt.Errorf("the revoked certificate: %w", err)
 	}
@@ -123,20 +149,19 @@ func (q *quick) showRevocation(ctx context.Context) error {
 	if _, err := other.get("/hello"); err != nil {
 		return fmt.Errorf("payment-api's other certificate is not revoked, and its connection ended: %w", err)
 	}
-	q.show.step(false, "payment-api's lost certificate", "live connection cut", took)
-	q.show.notes("the time is from writing the CA's new revocation list to the end of the connection\ntlsmcpd: " + seen.Detail)
+	q.show.step(false, "payment-api's lost certificate", "live connection cut", ended.took)
+	q.show.notes(fmt.Sprintf("the time is from asking the Hub to the end of the connection\ntlsmcpd: %s\n%d of %d sidecars have the revocation on disk and in force",
+		seen.Detail, spread.GetApplied(), spread.GetConnected()))
 	q.show.step(true, "payment-api's other certificate", "still connected", time.Since(again))
-	return q.showRefused(ctx, "the lost certificate, trying again", q.client(lostName, tls.VersionTLS13), event.Revoked)
+	return q.orders.showRefused(ctx, q.show, "the lost certificate, trying again", q.client(lostName, tls.VersionTLS13), event.Revoked)
 }
 
 // client is the TLS configuration of one client; without a name it has no
 // certificate.
 func (q *quick) client(name string, version uint16) *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AddCert(q.certs.ca.Cert)
-	cfg := &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12, MaxVersion: version}
-	if leaf := q.certs.clients[name]; leaf != nil {
-		cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{leaf.Cert.Raw}, PrivateKey: leaf.Key, Leaf: leaf.Cert}}
+	cfg := &tls.Config{RootCAs: q.roots, ServerName: "localhost", MinVersion: tls.VersionTLS12, MaxVersion: version}
+	if c := q.clients[name]; c != nil {
+		cfg.Certificates = []tls.Certificate{c.pair}
 	}
 	return cfg
 }
@@ -145,17 +170,17 @@ func (q *quick) client(name string, version uint16) *tls.Config {
 type quickConn struct {
 	*tls.Conn
 	in    *bufio.Reader
-	local string // what tlsmcpd's log calls remote
+	local string // what the sidecar's log calls remote
 }
 
 // dial connects. On an error the connection is closed, and local is set all
 // the same if it came that far.
-func (q *quick) dial(ctx context.Context, cfg *tls.Config) (*quickConn, error) {
+func (s *sidecar) dial(ctx context.Context, cfg *tls.Config) (*quickConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
 	c := &quickConn{}
 	var d net.Dialer
-	tcp, err := d.DialContext(ctx, "tcp", q.listen)
+	tcp, err := d.DialContext(ctx, "tcp", s.listen)
 	if err != nil {
 		return c, err
 	}
@@ -171,7 +196,7 @@ func (q *quick) dial(ctx context.Context, cfg *tls.Config) (*quickConn, error) {
 
 // connected is a client that has had its first answer.
 func (q *quick) connected(ctx context.Context, name string) (*quickConn, error) {
-	c, err := q.dial(ctx, q.client(name, tls.VersionTLS13))
+	c, err := q.orders.dial(ctx, q.client(name, tls.VersionTLS13))
 	if err == nil {
 		_, err = c.get("/hello")
 	}
@@ -198,16 +223,22 @@ func (c *quickConn) get(path string) (body string, err error) {
 	return string(text), err
 }
 
-// awaitCut waits for the daemon to close the connection, and says how long
+// outcome is how long it took until a connection was cut.
+type outcome struct {
+	took time.Duration
+	err  error
+}
+
+// awaitCut waits for the sidecar to close the connection, and says how long
 // after the given moment it did.
-func (c *quickConn) awaitCut(from time.Time) (time.Duration, error) {
+func (c *quickConn) awaitCut(from time.Time) outcome {
 	_, err := c.in.ReadByte()
 	took := time.Since(from)
 	switch {
 	case err == nil:
-		return 0, errors.New("the backend said something unasked")
+		return outcome{0, errors.New("the backend said something unasked")}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return 0, fmt.Errorf("the connection of a revoked certificate still lives after %s", stepPatience)
+		return outcome{0, fmt.Errorf("the connection of a revoked certificate still lives after %s", stepPatience)}
 	}
-	return took, nil
+	return outcome{took, nil}
 }

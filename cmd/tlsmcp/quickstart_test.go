@@ -10,19 +10,20 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// programs builds tlsmcp and tlsmcpd side by side, as they are installed.
+// programs builds all three side by side, as they are installed.
 func programs(t *testing.T) (dir string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("tlsmcpd is built for Linux only")
 	}
 	dir = shortDir(t)
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "cyphers.ai/tlsmcp/cmd/tlsmcp", "cyphers.ai/tlsmcp/cmd/tlsmcpd")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "cyphers.ai/tlsmcp/cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -45,7 +46,8 @@ func TestQuickstart(t *testing.T) {
 	t.Run("it shows everything, cleans up and exits with 0", func(t *testing.T) { quickstartOnce(t, bin) })
 	t.Run("a directory that is named is kept, and checks", func(t *testing.T) { quickstartKeeps(t, bin) })
 	t.Run("it stays up until Ctrl-C, and shows what clients get", func(t *testing.T) { quickstartStays(t, bin) })
-	t.Run("killed, it takes the daemon with it", func(t *testing.T) { quickstartKilled(t, bin) })
+	t.Run("each command that it prints works", func(t *testing.T) { quickstartCommands(t, bin) })
+	t.Run("killed, it takes everything with it", func(t *testing.T) { quickstartKilled(t, bin) })
 	t.Run("a daemon that dies is an error", func(t *testing.T) { quickstartDaemonDies(t, bin) })
 }
 
@@ -59,9 +61,11 @@ func quickstartOnce(t *testing.T, bin string) {
 	}
 	out := string(text)
 	for _, want := range []string{
-		"let in", "hello, spiffe://quickstart.local/service/payment-api", "X-Tlsmcp-Serial: ", "Client-Cert: :MI",
+		"hello, spiffe://quickstart.local/service/payment-api", "X-Tlsmcp-Serial: ", "Client-Cert: :MI",
 		"refused: no_certificate", "refused: not_allowed", "refused: tls_version",
-		"live connection cut", "still connected", "refused: revoked", "the directory is removed",
+		"the answer: add, who_am_i; ", "the answer: 42", "the answer: spiffe://quickstart.local/agent/claude", "refused: mcp_forbidden",
+		"live connection cut", "2 of 2 sidecars", "still connected", "refused: revoked",
+		"spiffe://quickstart.local/agent/claude tools/call add ok", "tools/call delete_orders refused", "verified", "the directory is removed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -83,13 +87,15 @@ func quickstartKeeps(t *testing.T, bin string) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	nothingLeft(t, bin, tmp)
-	out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "tlsmcp"), "config", "check", filepath.Join(dir, configName)).CombinedOutput()
-	if err != nil || strings.Contains(string(out), "warning") {
-		t.Errorf("config check: %v\n%s", err, out)
+	for _, name := range []string{"orders", "tools"} {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "tlsmcp"), "config", "check", filepath.Join(dir, name+".toml")).CombinedOutput()
+		if err != nil || strings.Contains(string(out), "warning") {
+			t.Errorf("config check: %v\n%s", err, out)
+		}
 	}
-	for _, key := range []string{"server.key", "payment-api.key", configName, "tlsmcpd.log"} {
-		if info, err := os.Stat(filepath.Join(dir, key)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v; want mode 0600", key, info, err)
+	for _, secret := range []string{"claude.key", "payment-api.key", "orders.toml", "tools.log", "hub.log"} {
+		if info, err := os.Stat(filepath.Join(dir, secret)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want mode 0600", secret, info, err)
 		}
 	}
 	again, _ := quickstartOf(t.Context(), t, bin, "--once", "--dir", dir)
@@ -99,9 +105,9 @@ func quickstartKeeps(t *testing.T, bin string) {
 	}
 }
 
-// staysUp runs a quickstart until it says that it stays up. It returns what to
-// run to be let in, and what it prints from there on.
-func staysUp(t *testing.T, cmd *exec.Cmd) (curl []string, more *bufio.Reader) {
+// staysUp runs a quickstart until it says that it stays up. It returns the
+// commands to try, and what it prints from there on.
+func staysUp(t *testing.T, cmd *exec.Cmd) (commands []string, more *bufio.Reader) {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -116,11 +122,13 @@ func staysUp(t *testing.T, cmd *exec.Cmd) (curl []string, more *bufio.Reader) {
 		if err != nil {
 			t.Fatalf("it ended before it stayed up: %v", err)
 		}
-		if f := strings.Fields(line); len(f) > 0 && f[0] == "curl" && curl == nil {
-			curl = f
-		}
-		if strings.HasPrefix(line, "Ctrl-C") {
-			return curl, more
+		switch {
+		case strings.HasPrefix(line, "It stays up"):
+			commands = []string{}
+		case strings.HasPrefix(line, "Ctrl-C"):
+			return commands, more
+		case commands != nil && strings.HasPrefix(line, "    "):
+			commands = append(commands, strings.TrimSpace(line))
 		}
 	}
 }
@@ -129,10 +137,10 @@ func quickstartStays(t *testing.T, bin string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd, tmp := quickstartOf(ctx, t, bin)
-	curl, more := staysUp(t, cmd)
-	answer, err := exec.CommandContext(ctx, curl[0], append([]string{"-sS"}, curl[1:]...)...).CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(answer), "hello, spiffe://quickstart.local/") {
-		t.Errorf("%q: %v\n%s", curl, err, answer)
+	commands, more := staysUp(t, cmd)
+	answer, err := exec.CommandContext(ctx, "sh", "-c", commands[0]+" && "+commands[1]).CombinedOutput()
+	if err != nil || !strings.Contains(string(answer), "hello, spiffe://quickstart.local/") {
+		t.Errorf("%q: %v\n%s", commands[:2], err, answer)
 	}
 	for {
 		line, err := more.ReadString('\n')
@@ -153,13 +161,59 @@ func quickstartStays(t *testing.T, bin string) {
 	nothingLeft(t, bin, tmp)
 }
 
+// quickstartCommands tries every command in the order in which they are printed.
+func quickstartCommands(t *testing.T, bin string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd, tmp := quickstartOf(ctx, t, bin)
+	commands, more := staysUp(t, cmd)
+	var rest sync.WaitGroup
+	rest.Go(func() { _, _ = io.Copy(io.Discard, more) })
+	refused := 0
+	for _, c := range commands[1:] {
+		may, run := true, c
+		switch {
+		case strings.HasSuffix(c, "/hello"):
+			may = strings.Contains(c, " payment-api.crt") && !strings.Contains(c, "--tls-max")
+		case c == "tlsmcp watch":
+			run += " --count 1" // it would go on
+		}
+		out, err := exec.CommandContext(ctx, "sh", "-c", commands[0]+" && "+run).CombinedOutput()
+		if (err == nil) != may {
+			t.Errorf("%s: %v\n%s", c, err, out)
+		}
+		if !may {
+			refused++
+		}
+		for part, want := range map[string]string{
+			"add.curl": `"text":"42"`, "delete.curl": "mcp_forbidden", "agents": "agent/claude", "audit tail": "tools/call add", "audit verify": "the log is whole",
+			"cert revoke": "applied by 2 of 2", "hub fleet": "2 connected", "status --socket": "tlsmcpd orders",
+		} {
+			if strings.Contains(c, part) && !strings.Contains(string(out), want) {
+				t.Errorf("%s: no %q in\n%s", c, want, out)
+			}
+		}
+	}
+	if refused != 4 {
+		t.Errorf("%d commands are refused, want 4", refused)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest.Wait()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	nothingLeft(t, bin, tmp)
+}
+
 func quickstartKilled(t *testing.T, bin string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd, _ := quickstartOf(ctx, t, bin)
 	staysUp(t, cmd)
-	if len(running(t, bin)) == 0 {
-		t.Fatal("no daemon runs; the test looks in the wrong place")
+	if n := len(running(t, bin)); n < 4 { // itself, the Hub, two sidecars
+		t.Fatalf("%d programs run; the test looks in the wrong place", n)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -168,7 +222,7 @@ func quickstartKilled(t *testing.T, bin string) {
 	deadline := time.Now().Add(10 * time.Second)
 	for len(running(t, bin)) > 0 {
 		if time.Now().After(deadline) {
-			t.Fatalf("the daemon runs on: %v", running(t, bin))
+			t.Fatalf("still running: %v", running(t, bin))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -187,17 +241,20 @@ func quickstartDaemonDies(t *testing.T, bin string) {
 	if err := os.WriteFile(filepath.Join(broken, "tlsmcpd"), []byte("#!/bin/sh\necho no room on the moon\nexit 7\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Join(bin, "tlsmcp-hub"), filepath.Join(broken, "tlsmcp-hub")); err != nil {
+		t.Fatal(err)
+	}
 	cmd, tmp := quickstartOf(t.Context(), t, broken)
 	out, _ := cmd.CombinedOutput() // its exit code is looked at
 	if code := cmd.ProcessState.ExitCode(); code != exitRefused {
 		t.Errorf("exit code %d", code)
 	}
-	for _, want := range []string{"no room on the moon", "tlsmcp: tlsmcpd ended at its start: exit status 7", "hint: "} {
+	for _, want := range []string{"no room on the moon", "tlsmcp: tlsmcpd of orders ended at its start: exit status 7", "hint: "} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	nothingLeft(t, broken, tmp)
+	nothingLeft(t, bin, tmp)
 }
 
 // nothingLeft checks that no file and no process of a quickstart is there.
@@ -212,7 +269,7 @@ func nothingLeft(t *testing.T, bin, tmp string) {
 	}
 }
 
-// running lists the processes that run the daemon in a directory.
+// running lists the processes that run a program of a directory.
 func running(t *testing.T, bin string) []string {
 	t.Helper()
 	processes, err := filepath.Glob("/proc/[0-9]*/exe")
@@ -221,7 +278,7 @@ func running(t *testing.T, bin string) []string {
 	}
 	var found []string
 	for _, p := range processes {
-		if exe, err := os.Readlink(p); err == nil && exe == filepath.Join(bin, "tlsmcpd") {
+		if exe, err := os.Readlink(p); err == nil && filepath.Dir(exe) == bin {
 			found = append(found, p)
 		}
 	}

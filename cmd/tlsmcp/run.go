@@ -31,7 +31,7 @@ this program or else in PATH. What follows -- is passed on to it.`,
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			daemon, err := locateDaemon()
+			daemon, err := locate("tlsmcpd")
 			if err != nil {
 				return err
 			}
@@ -43,22 +43,22 @@ this program or else in PATH. What follows -- is passed on to it.`,
 	return cmd
 }
 
-// locateDaemon finds tlsmcpd for this process. The error has a way out.
-func locateDaemon() (string, error) {
+// locate finds a program of ours for this process. The error has a way out.
+func locate(program string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		self = ""
 	}
-	daemon, err := findDaemon(self)
+	found, err := findProgram(self, program)
 	if err != nil {
-		return "", &failure{exitUnreachable, err, "install tlsmcpd beside tlsmcp or in PATH; it is built for Linux"}
+		return "", &failure{exitUnreachable, err, fmt.Sprintf("install %s beside tlsmcp or in PATH; it is built for Linux", program)}
 	}
-	return daemon, nil
+	return found, nil
 }
 
-// findDaemon finds tlsmcpd beside the program self, then beside what self
+// findProgram finds a program beside the program self, then beside what self
 // links to, then in PATH.
-func findDaemon(self string) (string, error) {
+func findProgram(self, program string) (string, error) {
 	places := []string{self}
 	if real, err := filepath.EvalSymlinks(self); err == nil && real != self {
 		places = append(places, real)
@@ -67,18 +67,17 @@ func findDaemon(self string) (string, error) {
 		if place == "" {
 			continue
 		}
-		beside := filepath.Join(filepath.Dir(place), "tlsmcpd")
-		found, err := exec.LookPath(beside)
+		found, err := exec.LookPath(filepath.Join(filepath.Dir(place), program))
 		if err == nil {
 			return found, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, exec.ErrNotFound) {
-			return "", fmt.Errorf("find the daemon: %w", err)
+			return "", fmt.Errorf("find %s: %w", program, err)
 		}
 	}
-	found, err := exec.LookPath("tlsmcpd")
+	found, err := exec.LookPath(program)
 	if err != nil {
-		return "", errors.New("tlsmcpd is not beside tlsmcp and not in PATH")
+		return "", fmt.Errorf("%s is not beside tlsmcp and not in PATH", program)
 	}
 	return found, nil
 }
