@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -117,7 +116,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lockFileAlone(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("audit log %s: another process writes to it: %w", dir, err), f.Close())
 	}
 	return f, nil
