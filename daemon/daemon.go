@@ -29,11 +29,13 @@ import (
 	"cyphers.ai/tlsmcp/daemon/mcpgate"
 	"cyphers.ai/tlsmcp/daemon/notify"
 	"cyphers.ai/tlsmcp/daemon/proxy"
+	"cyphers.ai/tlsmcp/daemon/sandbox"
 	"cyphers.ai/tlsmcp/daemon/trust"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/fips"
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/revlog"
 )
@@ -74,8 +76,10 @@ type Daemon struct {
 	audit     *auditing // nil: there is none
 	feed      *control.Feed
 	rates     rates
-	control   *control.Server // nil: none
-	noControl error           // why not; nil: it was not asked for, or is there
+	control   *control.Server  // nil: none
+	noControl error            // why not; nil: it was not asked for, or is there
+	sandbox   *sandbox.Sandbox // nil: this process is not confined
+	lost      <-chan struct{}  // closed when a helper is gone that cannot be replaced
 
 	listeners []net.Listener
 	admin     *admin.Server // nil: none
@@ -95,8 +99,8 @@ type Daemon struct {
 
 // New builds a daemon and opens its sockets. Nothing is accepted before Run.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
-	if faults := cfg.Unservable(); len(faults) > 0 {
-		return nil, config.Faults(faults)
+	if err := requireFIPS(cfg, fips.Current()); err != nil {
+		return nil, err
 	}
 	if o.Level == nil {
 		o.Level = new(slog.LevelVar)
@@ -268,6 +272,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	keep(func(ctx context.Context) error { d.recheck(ctx); return nil })
 	if d.gateway != nil {
 		keep(func(ctx context.Context) error { d.gateway.Run(ctx); return nil })
+		keep(d.watchHelper)
 	}
 	if d.admin != nil {
 		keep(d.admin.Run)

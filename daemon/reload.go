@@ -48,8 +48,8 @@ func (d *Daemon) reload() error {
 	if err != nil {
 		return err
 	}
-	if faults := next.Unservable(); len(faults) > 0 {
-		return config.Faults(faults)
+	if file := d.hidden(next); file != "" {
+		return fmt.Errorf("%s lies outside of what the daemon may still read; a restart allows it", file)
 	}
 	if err := d.keys.Reload(next.ServerCert); err != nil {
 		return err

@@ -102,6 +102,9 @@ func (p *statusPage) print() {
 		p.paint.dim(fmt.Sprintf("%s, up %s, pid %d", st.GetVersion(), span(since(st.GetNow(), st.GetStartedAt())), st.GetPid())))
 	p.line("listens", "%s  mTLS %s", strings.Join(st.GetListeners(), " "), p.mode(st.GetMode()))
 	p.line("backend", "%s", st.GetBackend())
+	if m := st.GetFips(); m != "" {
+		p.line("crypto", "FIPS 140-3 mode, %s: AES-GCM, NIST curves and ML-KEM hybrids only", p.paint.good("uses validated module "+m))
+	}
 	p.certificate()
 	p.hub()
 	p.revocation()

@@ -21,6 +21,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon"
 	"cyphers.ai/tlsmcp/daemon/mcpgate/children"
 	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/fips"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
 
@@ -65,7 +66,11 @@ SIGHUP reads the configuration again; SIGTERM and SIGINT drain and stop.
 	}
 	if *showVersion {
 		v := version.Get()
-		fmt.Fprintf(stdout, "tlsmcpd %s %s %s\n", v.Version, v.Commit, v.Go)
+		fmt.Fprintf(stdout, "tlsmcpd %s %s %s", v.Version, v.Commit, v.Go)
+		if m := fips.Current(); m.Enabled {
+			fmt.Fprintf(stdout, " (FIPS 140-3: %s)", m)
+		}
+		fmt.Fprintln(stdout)
 		return exitOK
 	}
 	if err := serve(*path, stderr); err != nil {
@@ -95,6 +100,9 @@ func serve(path string, stderr io.Writer) error {
 	defer stop()
 	d, err := daemon.New(ctx, cfg, daemon.Options{Log: log, Level: level, Now: time.Now, Listeners: passed})
 	if err != nil {
+		return err
+	}
+	if err := d.Confine(); err != nil {
 		return err
 	}
 	hup := make(chan os.Signal, 1)

@@ -226,6 +226,16 @@ func (g *Gateway) Drain() { g.draining.Store(true); g.back.drain() }
 // Probe reports whether the server can be reached, for the readiness page.
 func (g *Gateway) Probe(ctx context.Context) error { return g.back.probe(ctx) }
 
+// Seal is called when this process has confined itself. The channel is closed when
+// the helper that runs MCP servers is gone, which cannot be replaced then; it is
+// nil where none is needed.
+func (g *Gateway) Seal() <-chan struct{} {
+	if b, ok := g.back.(*stdioBackend); ok {
+		return b.nursery.Seal()
+	}
+	return nil
+}
+
 // Close ends every session and waits for what goes on behind.
 func (g *Gateway) Close() {
 	for _, s := range g.sessions.all() {

@@ -36,20 +36,15 @@ type Config struct {
 	Control      Control
 	StateDir     string
 	FIPS         bool
+	Landlock     Landlock
 
-	warnings   []Fault
-	unservable []Fault
+	warnings []Fault
 }
 
 // Warnings lists what the file says that this build does not do yet, and what
 // it does that an operator should know of. Each is shown at start and by
 // `tlsmcp config check`.
 func (c *Config) Warnings() []Fault { return c.warnings }
-
-// Unservable lists what the file asks for that this build cannot do at all, so
-// that to start would be to serve something else. The daemon refuses to start
-// while there is any. Each is among the warnings too.
-func (c *Config) Unservable() []Fault { return c.unservable }
 
 // Hub says where the control plane is.
 type Hub struct {
@@ -257,6 +252,17 @@ type Logging struct {
 	Level  string // debug, info, warn, error
 	Pretty bool
 }
+
+// Landlock is how much the daemon insists on confining itself.
+type Landlock string
+
+// The values. LandlockBestEffort takes what the kernel has, and none if it has
+// none.
+const (
+	LandlockBestEffort Landlock = "best_effort"
+	LandlockRequired   Landlock = "required"
+	LandlockOff        Landlock = "off"
+)
 
 // Control is the control socket.
 type Control struct {

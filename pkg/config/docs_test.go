@@ -69,8 +69,8 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			t.Errorf("docs/configuration.md: %s is missing", key)
 		case cells[1] != want[key]:
 			t.Errorf("docs/configuration.md: the default of %s is %s, not %s", key, want[key], cells[1])
-		case !slices.Contains([]string{"yes", "partly", "no"}, cells[2]):
-			t.Errorf("docs/configuration.md: the effect of %s is %q, want yes, partly or no", key, cells[2])
+		case !slices.Contains([]string{"yes", "no"}, cells[2]):
+			t.Errorf("docs/configuration.md: the effect of %s is %q, want yes or no", key, cells[2])
 		case len(cells[0]) == 0 || len(cells[3]) == 0:
 			t.Errorf("docs/configuration.md: %s has no type or no meaning", key)
 		}
@@ -87,12 +87,8 @@ func TestWhatHasNoEffectIsDocumentedSo(t *testing.T) {
 	for _, g := range gaps() {
 		for key, cells := range got {
 			covers := key == g.key || strings.HasPrefix(key, g.key+".") || strings.HasPrefix(key, g.key+"[")
-			switch {
-			case !covers:
-			case g.needs == nil && cells[2] != "no":
+			if covers && cells[2] != "no" {
 				t.Errorf("docs/configuration.md: %s has no effect yet, and the page says %q", key, cells[2])
-			case g.needs != nil && key == g.key && cells[2] == "yes":
-				t.Errorf("docs/configuration.md: not every value of %s has its effect yet, and the page says yes", key)
 			}
 		}
 	}

@@ -23,6 +23,7 @@ type File struct {
 	Control    FileControl    `json:"control"`
 	State      FileState      `json:"state"`
 	FIPS       FileFIPS       `json:"fips"`
+	Sandbox    FileSandbox    `json:"sandbox"`
 }
 
 // OneOrMore is a list of strings that may be written as one string.
@@ -190,6 +191,11 @@ type FileFIPS struct {
 	Mode string `json:"mode"`
 }
 
+// FileSandbox is [sandbox].
+type FileSandbox struct {
+	Landlock string `json:"landlock"`
+}
+
 // defaults is the file that an empty one stands for. The version is not among
 // them: a file must say which schema it was written for.
 func defaults() File {
@@ -231,7 +237,8 @@ func defaults() File {
 		Control: FileControl{
 			Socket: "/run/tlsmcp/control.sock", Operators: []string{"tlsmcp"}, Viewers: []string{"tlsmcp-view"},
 		},
-		State: FileState{Dir: "/var/lib/tlsmcp"},
-		FIPS:  FileFIPS{Mode: "off"},
+		State:   FileState{Dir: "/var/lib/tlsmcp"},
+		FIPS:    FileFIPS{Mode: "off"},
+		Sandbox: FileSandbox{Landlock: string(LandlockBestEffort)},
 	}
 }

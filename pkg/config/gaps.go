@@ -2,17 +2,11 @@ package config
 
 import "strings"
 
-// gap is a key whose effect this build lacks. A gap without needs is warned of
-// when the file sets the key, or any key of the section that it names; one
-// with needs, when the effective configuration does. A gap that blocks cannot
-// be served at all: a daemon that started would do something else than what it
-// was told to.
+// gap is a key whose effect this build lacks. It is warned of when the file sets
+// the key, or any key of the section that it names.
 type gap struct {
-	key    string
-	would  string // what it would do; ends the sentence
-	hint   string
-	needs  func(*Config) bool
-	blocks bool
+	key   string
+	would string // what it would do; ends the sentence
 }
 
 // gaps is what is not built yet. Whoever builds one deletes its row.
@@ -20,24 +14,15 @@ func gaps() []gap {
 	return []gap{
 		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
 		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
-		{key: "fips.mode", blocks: true, needs: func(c *Config) bool { return c.FIPS },
-			would: "on would refuse to run unless the validated cryptographic module is active",
-			hint:  `use fips.mode = "off"`},
 	}
 }
 
-// gaps warns of what c asks for and this build lacks.
-func (r *resolver) gaps(c *Config) {
+// gaps warns of what the file asks for and this build lacks.
+func (r *resolver) gaps() {
 	for _, g := range gaps() {
-		if g.needs == nil && !r.set(g.key) || g.needs != nil && !g.needs(c) {
-			continue
+		if r.set(g.key) {
+			r.warn(g.key, "", "not built into this version yet; "+g.would)
 		}
-		message := "not built into this version yet; " + g.would
-		if g.blocks {
-			message += "; tlsmcpd will not start like this"
-			r.unservable = append(r.unservable, r.about(g.key, message, g.hint))
-		}
-		r.warn(g.key, g.hint, message)
 	}
 }
 

@@ -61,7 +61,6 @@ func parse(name string, data []byte, hostname func() (string, error)) (*Config, 
 		return nil, inOrder(r.faults)
 	}
 	c.warnings = inOrder(r.warnings)
-	c.unservable = inOrder(r.unservable)
 	return c, nil
 }
 

@@ -13,14 +13,13 @@ import (
 // resolver validates a [File] and builds the [Config] that it means. It goes
 // on after a fault with a harmless value, so that one run finds them all.
 type resolver struct {
-	file       string
-	dir        string         // what relative paths are relative to
-	lines      map[string]int // of the keys that the file sets
-	bad        map[string]bool
-	faults     Faults
-	warnings   Faults
-	unservable Faults
-	hostname   func() (string, error)
+	file     string
+	dir      string         // what relative paths are relative to
+	lines    map[string]int // of the keys that the file sets
+	bad      map[string]bool
+	faults   Faults
+	warnings Faults
+	hostname func() (string, error)
 }
 
 // newResolver starts from what the decoder found.
@@ -111,13 +110,14 @@ func (r *resolver) resolve(f *File) *Config {
 		},
 		StateDir: r.absolute("state.dir", f.State.Dir),
 		FIPS:     r.oneOf("fips.mode", f.FIPS.Mode, "off", "on") == "on",
+		Landlock: Landlock(r.oneOf("sandbox.landlock", f.Sandbox.Landlock, string(LandlockBestEffort), string(LandlockRequired), string(LandlockOff))),
 	}
 	if f.Admin.Address != "" {
 		c.AdminAddress = r.loopback("admin.address", f.Admin.Address)
 	}
 	c.MTLS = r.mtls(&f.MTLS, c.Hub.Kind)
 	c.ServerCert = r.serverCert(&f.ServerCert, c.Hub.Kind)
-	r.gaps(c)
+	r.gaps()
 	return c
 }
 

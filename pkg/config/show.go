@@ -99,6 +99,7 @@ func (c *Config) effective() *File {
 		Control: FileControl{c.Control.Socket, list(c.Control.Operators), list(c.Control.Viewers)},
 		State:   FileState{c.StateDir},
 		FIPS:    FileFIPS{choose(c.FIPS, "on", "off")},
+		Sandbox: FileSandbox{string(c.Landlock)},
 	}
 	switch c.Hub.Kind {
 	case HubNone:

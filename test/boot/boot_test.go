@@ -116,7 +116,7 @@ After=multi-user.target
 Type=oneshot
 ExecStart=/opt/boot/checks.sh
 ExecStopPost=/bin/systemctl --no-block poweroff
-TimeoutStartSec=240
+TimeoutStartSec=900
 `
 
 func TestInstalledAndBooted(t *testing.T) {
@@ -153,7 +153,7 @@ func TestInstalledAndBooted(t *testing.T) {
 // said.
 func boot(t *testing.T, root string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemd-nspawn", "--boot", "--directory", root, "--machine", fmt.Sprintf("tlsmcp-boot-%d", os.Getpid()),
 		"--private-network", "--register=no", "--keep-unit", "--console=pipe", "--quiet")

@@ -101,6 +101,7 @@ type Nursery struct {
 	live   map[uint64]*Child
 	waits  map[uint64]chan reply
 	closed bool
+	lost   chan struct{} // nil: a helper that is gone is replaced
 
 	readers sync.WaitGroup
 }
@@ -137,6 +138,9 @@ func Start(command ...string) (*Nursery, error) {
 
 // begin starts the helper process. The caller holds n.mu.
 func (n *Nursery) begin() error {
+	if n.lost != nil {
+		return ErrHelper
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("make the socket of the helper: %w", err)
@@ -162,6 +166,16 @@ func (n *Nursery) begin() error {
 	n.conn, n.cmd = c.(*net.UnixConn), cmd
 	n.readers.Go(func() { n.read(c.(*net.UnixConn), cmd) })
 	return nil
+}
+
+// Seal is called when this process has confined itself: a helper that it started
+// from now on would be confined too, and the children with it. So there will be no
+// other one, and the channel is closed when the one that runs is gone.
+func (n *Nursery) Seal() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost = make(chan struct{})
+	return n.lost
 }
 
 // PID is the helper's process id; 0 when there is none.
@@ -197,6 +211,9 @@ func (n *Nursery) read(c *net.UnixConn, cmd *exec.Cmd) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.conn, n.cmd = nil, nil
+	if n.lost != nil && !n.closed {
+		close(n.lost)
+	}
 	for id, w := range n.waits {
 		w <- reply{err: ErrHelper}
 		delete(n.waits, id)

@@ -2,6 +2,7 @@ package children
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -283,6 +284,30 @@ func TestTheHelperDies(t *testing.T) {
 	}
 	if got, _ := run(t, n, "echo again", nil); got != "again\n" {
 		t.Errorf("another helper did not come: %q", got)
+	}
+}
+
+func TestASealedNurseryTakesNoOtherHelper(t *testing.T) {
+	n := start(t)
+	c := shell(t, n, "echo up; exec sleep 1000", nil)
+	line(t, bufio.NewReader(c.Stdout))
+	lost := n.Seal()
+	select {
+	case <-lost:
+		t.Fatal("the helper is said to be gone, and is there")
+	case <-time.After(20 * time.Millisecond):
+	}
+	if err := syscall.Kill(n.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-lost:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody is told that the helper is gone")
+	}
+	awaitEnd(t, c)
+	if _, err := n.Run(Spec{Argv: []string{"/bin/true"}, Dir: t.TempDir()}); !errors.Is(err, ErrHelper) {
+		t.Errorf("another program: %v, want that the helper is gone", err)
 	}
 }
 

@@ -1,0 +1,41 @@
+package fips
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestModule(t *testing.T) {
+	const good = "v1.0.0"
+	for _, tt := range []struct {
+		rule    string
+		module  Module
+		refusal string // a part of it; empty: it may run
+		words   string
+	}{
+		{"a validated module in FIPS mode may run", Module{good, true}, "", "uses validated module " + good},
+		{"the standard library does not pass for one", Module{"latest", false}, "does not use a validated", "off"},
+		{"nor with FIPS mode switched on from outside", Module{"latest", true}, "latest is not a validated one", "FIPS mode on, module latest is not validated"},
+		{"a module in process is not a validated one", Module{"v1.26.0", true}, "v1.26.0 is not a validated one", "FIPS mode on, module v1.26.0 is not validated"},
+		{"a validated module that is switched off may not run", Module{good, false}, "switched off", "off"},
+		{"what only begins like one is none", Module{good + "0", true}, "is not a validated one", "FIPS mode on, module " + good + "0 is not validated"},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			err := tt.module.Require()
+			if got := tt.module.String(); got != tt.words {
+				t.Errorf("it says %q, want %q", got, tt.words)
+			}
+			if tt.refusal == "" {
+				if err != nil || !tt.module.Validated() {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			var r *Refusal
+			if !errors.As(err, &r) || !strings.Contains(r.Message, tt.refusal) || r.Hint == "" || tt.module.Validated() {
+				t.Errorf("got %v, want one that says %q, with a hint", err, tt.refusal)
+			}
+		})
+	}
+}
