@@ -46,6 +46,7 @@ type outcome struct {
 	cap      string // key of a cap of the rule; empty: none
 	evidence string // what was measured
 	reason   string // why that gives this result
+	fix      string // key of one of the rule's Fixes; empty: its Fix
 }
 
 // evaluator turns facts into the outcome of one row. It is pure.
@@ -112,13 +113,23 @@ func (r *row) byAge(what string, at time.Time) outcome {
 	return o
 }
 
-func (r *row) pass(evidence string) outcome { return outcome{Pass, "", evidence, r.rule.Pass} }
+func (r *row) pass(evidence string) outcome { return outcome{result: Pass, evidence: evidence, reason: r.rule.Pass} }
 
-func (r *row) partial(evidence string) outcome { return outcome{Partial, "", evidence, r.rule.Partial} }
+func (r *row) partial(evidence string) outcome {
+	return outcome{result: Partial, evidence: evidence, reason: r.rule.Partial}
+}
 
-func (r *row) fail(cap, evidence string) outcome { return outcome{Fail, cap, evidence, r.rule.Fail} }
+func (r *row) fail(cap, evidence string) outcome {
+	return outcome{result: Fail, cap: cap, evidence: evidence, reason: r.rule.Fail}
+}
 
-func (r *row) na() outcome { return outcome{NA, "", "", r.rule.NA} }
+func (r *row) na() outcome { return outcome{result: NA, reason: r.rule.NA} }
+
+// with gives an outcome another fix.
+func (o outcome) with(fix string) outcome {
+	o.fix = fix
+	return o
+}
 
 func unknown(reason string) outcome { return outcome{result: Unknown, reason: reason} }
 

@@ -104,7 +104,7 @@ func revocationFresh(r *row) outcome {
 	case !ok:
 		return notMeasured()
 	case len(sources) == 0:
-		return r.fail("", "nothing says what is revoked")
+		return r.fail("", "nothing says what is revoked").with("none")
 	}
 	var worst outcome
 	for i, s := range sources {
@@ -164,7 +164,7 @@ func keyStorage(r *row) outcome {
 	case !v.OwnUID:
 		return r.fail("", evidence+", who is another than runs the service")
 	}
-	return r.partial(evidence)
+	return r.partial(evidence).with("file")
 }
 
 func keyRotation(r *row) outcome {
@@ -188,10 +188,12 @@ func autoRenew(r *row) outcome {
 		failed = ": " + v.FailureDetail
 	}
 	switch {
+	case !v.Automatic && (v.Provider == "files" || v.Provider == "commercial"):
+		return r.fail("", "whoever writes the files renews it").with("provider")
 	case !v.Automatic:
-		return r.fail("", "somebody renews it by hand")
+		return r.fail("", "nobody renews it")
 	case !v.FailingSince.IsZero():
-		return r.fail("", "failing since "+moment(v.FailingSince)+failed)
+		return r.fail("", "failing since "+moment(v.FailingSince)+failed).with("failing")
 	case v.LastFailure.IsZero():
 		return r.pass("automatic, no failure known" + since(v.HistorySince))
 	}
@@ -289,14 +291,17 @@ func auditChain(r *row) outcome {
 	case AuditGap:
 		return r.fail("", "entries are missing"+detail)
 	}
-	evidence := "verified, the copy is " + span(v.LagSeconds) + " behind"
+	if len(v.Copies) == 0 {
+		return r.fail("", "verified, and copied nowhere").with("copy")
+	}
+	evidence := "verified, the copy (" + some(v.Copies) + ") is " + span(v.LagSeconds) + " behind"
 	switch {
 	case v.LagSeconds <= r.rule.Limits["pass_seconds"]:
 		return r.pass(evidence)
 	case v.LagSeconds <= r.rule.Limits["partial_seconds"]:
-		return r.partial(evidence)
+		return r.partial(evidence).with("behind")
 	}
-	return r.fail("", evidence)
+	return r.fail("", evidence).with("behind")
 }
 
 // freshFacts looks at when the facts were measured, not at what they say.

@@ -70,6 +70,9 @@ type Facts struct {
 	PostQuantum      *Fact[PostQuantum] `json:"post_quantum,omitempty"`
 	PostQuantumShare *Fact[Share]       `json:"post_quantum_share,omitempty"`
 	Inventory        *Fact[Inventory]   `json:"inventory,omitempty"`
+
+	// Unmeasured says of facts that are nil why, by their JSON key.
+	Unmeasured map[string]string `json:"unmeasured,omitempty"`
 }
 
 // Version is a version of SSL or TLS.
@@ -215,6 +218,7 @@ type KeyRotation struct {
 // Renewal is how the certificate is replaced in time.
 type Renewal struct {
 	Automatic     bool      `json:"automatic"`
+	Provider      string    `json:"provider,omitempty"` // who issues: "internal", "letsencrypt", …; "files": whoever writes them
 	LastSuccess   time.Time `json:"last_success,omitzero"`
 	LastFailure   time.Time `json:"last_failure,omitzero"` // zero: none is known
 	FailingSince  time.Time `json:"failing_since,omitzero"`
@@ -262,7 +266,8 @@ const (
 // Audit is how the audit chain is, and how far the copy elsewhere is behind.
 type Audit struct {
 	State      AuditState `json:"state"`
-	LagSeconds int64      `json:"lag_seconds"`
+	Copies     []string   `json:"copies"`      // where entries are copied to that the service cannot change
+	LagSeconds int64      `json:"lag_seconds"` // of the copy that is least behind
 	Detail     string     `json:"detail,omitempty"`
 }
 

@@ -43,6 +43,7 @@ type Rule struct {
 	Facts    []string         `json:"facts"`            // JSON keys of the facts that are read
 	Measured string           `json:"measured"`         // how and by whom
 	Fix      Fix              `json:"fix"`
+	Fixes    map[string]Fix   `json:"fixes,omitempty"` // for evidence that asks for another one
 	Refs     []string         `json:"refs"`
 }
 

@@ -129,8 +129,11 @@ func check(rule *Rule, facts *Facts, why map[string]string, now time.Time) Check
 	}
 	if o.result == Unknown {
 		for _, name := range rule.Facts {
-			if why[name] != "" {
+			switch {
+			case why[name] != "":
 				o.reason = "Not believed: " + name + ": " + why[name] + "."
+			case facts.Unmeasured[name] != "":
+				o.reason = "Not measured: " + facts.Unmeasured[name] + "."
 			}
 		}
 	}
@@ -144,7 +147,10 @@ func check(rule *Rule, facts *Facts, why map[string]string, now time.Time) Check
 	}
 	switch o.result {
 	case Partial, Fail:
-		fix := rule.Fix
+		fix, ok := rule.Fixes[o.fix]
+		if !ok {
+			fix = rule.Fix
+		}
 		c.Fix = &fix
 	case Unknown:
 		c.Fix = &Fix{Text: "Have it measured. " + rule.Measured}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -118,6 +119,11 @@ func (f *Facts) Validate() error {
 	for _, s := range f.slots() {
 		if err := s.fault(); err != nil {
 			errs = append(errs, fmt.Errorf("facts: %s: %w", s.name, err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Unmeasured)) {
+		if err := errors.Join(checkText(name), checkText(f.Unmeasured[name])); err != nil {
+			errs = append(errs, fmt.Errorf("facts: unmeasured: %w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -271,7 +277,21 @@ func (f *Facts) normal() Facts {
 		p.Elem().Set(normalValue(s.field.Elem()))
 		s.field.Set(p)
 	}
+	out.Unmeasured = nil
+	for _, s := range out.fields() {
+		if why := f.Unmeasured[s.name]; why != "" && s.field.IsNil() && checkText(why) == nil {
+			out.excuse(s.name, why)
+		}
+	}
 	return out
+}
+
+// excuse notes why a fact is not there.
+func (f *Facts) excuse(name, why string) {
+	if f.Unmeasured == nil {
+		f.Unmeasured = map[string]string{}
+	}
+	f.Unmeasured[name] = why
 }
 
 func normalValue(v reflect.Value) reflect.Value {
@@ -322,8 +342,10 @@ func Merge(all ...Facts) Facts {
 	for i, into := range out.fields() {
 		var found []reflect.Value
 		var newest time.Time
+		var why string
 		for _, f := range all {
 			n := f.normal()
+			why = max(why, n.Unmeasured[into.name]) // any will do that is always the same
 			if v := n.fields()[i].field; !v.IsNil() {
 				found = append(found, v)
 				if at := v.Interface().(stamped).stamp().at; at.After(newest) {
@@ -332,6 +354,9 @@ func Merge(all ...Facts) Facts {
 			}
 		}
 		if len(found) == 0 {
+			if why != "" {
+				out.excuse(into.name, why)
+			}
 			continue
 		}
 		into.field.Set(slices.MaxFunc(found, func(a, b reflect.Value) int {
