@@ -26,6 +26,9 @@ type auditing struct {
 	*audit.Log
 	sinks []*audit.Forwarder
 	toHub bool // a sink sends everything to the Hub
+	// elsewhere tells of each sink whether what it took is out of this process's
+	// reach. A file is not.
+	elsewhere []bool
 }
 
 // openAudit opens the log. Without a directory, as in a configuration that a
@@ -49,7 +52,7 @@ func (d *Daemon) openAudit(cfg *config.Config) error {
 		if err != nil {
 			return fmt.Errorf("audit.sinks[%d]: %w", i, err)
 		}
-		d.audit.sinks = append(d.audit.sinks, f)
+		d.audit.sinks, d.audit.elsewhere = append(d.audit.sinks, f), append(d.audit.elsewhere, s.Type != "file")
 	}
 	d.audit.Append(audit.Record{Kind: audit.Started, Detail: "tlsmcpd " + version.Get().Version})
 	return nil

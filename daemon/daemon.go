@@ -28,6 +28,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon/link"
 	"cyphers.ai/tlsmcp/daemon/mcpgate"
 	"cyphers.ai/tlsmcp/daemon/notify"
+	"cyphers.ai/tlsmcp/daemon/posture"
 	"cyphers.ai/tlsmcp/daemon/proxy"
 	"cyphers.ai/tlsmcp/daemon/sandbox"
 	"cyphers.ai/tlsmcp/daemon/trust"
@@ -38,6 +39,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/fips"
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/revlog"
+	"cyphers.ai/tlsmcp/pkg/score"
 )
 
 // Options are what a Daemon needs from outside.
@@ -65,6 +67,11 @@ type Daemon struct {
 	metrics *metrics
 	notify  *notify.Notifier
 	events  *eventLog
+	history *posture.History
+	proc    posture.Proc
+	own     measurement[negotiated]
+	reach   measurement[score.Backend]
+	chain   measurement[score.Audit]
 	self    selfCheck
 	seen    seen
 	revoked atomic.Pointer[revlog.Log] // the Hub's log that is in force
@@ -109,7 +116,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 		o.Now = time.Now
 	}
 	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, at: o.Now(), started: o.Now(), conns: conns.New(), notify: notify.New(o.Log),
-		feed: control.NewFeed(), stopped: make(chan struct{})}
+		feed: control.NewFeed(), stopped: make(chan struct{}), proc: "/proc"}
 	d.cfg.Store(cfg)
 	var err error
 	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir, Hub: cfg.Hub.Kind != config.HubNone}); err != nil {
@@ -120,6 +127,9 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	}
 	if err = d.openAudit(cfg); err != nil {
 		return nil, err
+	}
+	if d.history, err = posture.Open(cfg.StateDir, d.now); err != nil {
+		o.Log.Warn("the score's counts", event.KeyError, err)
 	}
 	if d.keys, err = keyring.New(cfg.ServerCert, d.keyringOptions(cfg)); err != nil {
 		return nil, err
@@ -219,6 +229,9 @@ func (d *Daemon) event(e event.Connection) {
 	if d.self.made(e.Remote) {
 		return
 	}
+	if e.Kind == event.Accepted {
+		d.history.Connection(e.Time, e.Serial != "", isHybrid(e.Group))
+	}
 	d.events.take(e)
 	d.feed.Connection(e)
 	if d.audit != nil && e.Reason != event.NoHello && e.Reason != event.ACMEChallenge {
@@ -279,6 +292,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	keep(func(ctx context.Context) error { d.feed.Run(ctx); return nil })
 	keep(func(ctx context.Context) error { d.rates.run(ctx); return nil })
+	keep(func(ctx context.Context) error { d.keepHistory(ctx); return nil })
+	keep(func(ctx context.Context) error { d.keepScore(ctx); return nil })
 	if d.control != nil {
 		keep(d.control.Run)
 	}

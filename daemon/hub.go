@@ -61,6 +61,7 @@ func (d *Daemon) certificateIssued(leaf, replaced *x509.Certificate) {
 
 // certificateSwapped records which certificate clients see from now on.
 func (d *Daemon) certificateSwapped(s *keyring.Snapshot) {
+	d.history.Serves(keyDigest(s.Leaf), s.Fingerprint, s.Leaf.NotBefore)
 	d.record(audit.Record{Kind: audit.Certificate, Identity: s.Leaf.Subject.CommonName, Serial: s.Leaf.SerialNumber.Text(16), Issuer: s.Leaf.Issuer.String(),
 		Detail:     "in service until " + s.Leaf.NotAfter.UTC().Format(time.RFC3339),
 		Attributes: map[string]string{event.KeyFinger: s.Fingerprint, event.KeyFile: s.Files[0]}})

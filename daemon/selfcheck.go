@@ -91,6 +91,25 @@ var errWrongCertificate = errors.New("the listener answered with a certificate t
 // without a certificate gets: the accept loop runs, the handshake finishes, and
 // the certificate is the one that the keyring holds.
 func (d *Daemon) selfCheck(ctx context.Context) error {
+	if d.keys.Current() == nil {
+		return nil // the Hub has not issued it yet: that is no reason to start again
+	}
+	// The certificate is compared with the one that serves, which says more
+	// than a chain to some root would.
+	st, err := d.shakeOwnHands(ctx, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: d.proxy.ALPN()})
+	if err != nil {
+		return err
+	}
+	if pki.Fingerprint(st.PeerCertificates[0]) != d.keys.Current().Fingerprint {
+		return errWrongCertificate
+	}
+	return nil
+}
+
+// shakeOwnHands makes a handshake with the daemon's own listener. A client of TLS
+// 1.3 does not learn by it whether it is let in.
+func (d *Daemon) shakeOwnHands(ctx context.Context, cfg *tls.Config) (tls.ConnectionState, error) {
+	var none tls.ConnectionState
 	addr := d.listeners[0].Addr().(*net.TCPAddr).AddrPort()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	if addr.Addr().IsUnspecified() {
@@ -100,12 +119,9 @@ func (d *Daemon) selfCheck(ctx context.Context) error {
 		}
 		addr = netip.AddrPortFrom(loopback, addr.Port())
 	}
-	if d.keys.Current() == nil {
-		return nil // the Hub has not issued it yet: that is no reason to start again
-	}
 	c, self, err := d.self.dial(ctx, addr)
 	if err != nil {
-		return fmt.Errorf("connect to own listener: %w", err)
+		return none, fmt.Errorf("connect to own listener: %w", err)
 	}
 	defer c.Close()
 	// The last event comes after the end of the connection; the kernel does
@@ -113,18 +129,12 @@ func (d *Daemon) selfCheck(ctx context.Context) error {
 	defer time.AfterFunc(time.Second, func() { d.self.note(self, false) })
 	if d.config().Listen.ExpectsProxyHeader(self.Addr()) {
 		if _, err := c.Write([]byte("PROXY UNKNOWN\r\n")); err != nil {
-			return fmt.Errorf("connect to own listener: %w", err)
+			return none, fmt.Errorf("connect to own listener: %w", err)
 		}
 	}
-	// The certificate is compared with the one that serves, which says more
-	// than a chain to some root would.
-	t := tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: d.proxy.ALPN()})
+	t := tls.Client(c, cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("handshake with own listener: %w", err)
+		return none, fmt.Errorf("handshake with own listener: %w", err)
 	}
-	leaf := t.ConnectionState().PeerCertificates[0]
-	if pki.Fingerprint(leaf) != d.keys.Current().Fingerprint {
-		return errWrongCertificate
-	}
-	return nil
+	return t.ConnectionState(), nil
 }

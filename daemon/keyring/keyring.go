@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"reflect"
 	"slices"
@@ -138,6 +139,12 @@ func New(cfg config.ServerCert, o Options) (*Keyring, error) {
 // Current is the certificate that serves; nil while the first one is yet to be
 // issued.
 func (k *Keyring) Current() *Snapshot { return k.current.Load() }
+
+// HTTPAddr is where HTTP-01 challenges are answered; nil: nowhere.
+func (k *Keyring) HTTPAddr() net.Addr {
+	a, _ := k.httpAddr.Load().(net.Addr)
+	return a
+}
 
 // ErrNone is what a handshake fails with while there is no certificate yet.
 var ErrNone = errors.New("there is no server certificate yet")

@@ -392,7 +392,7 @@ func (b *ocspBook) health() []Status {
 	byName := map[string]Status{}
 	for _, r := range b.servers {
 		st := r.status(bad[r])
-		st.Entries = revoked[r]
+		st.Entries, st.Revokes, st.Confirmed = revoked[r], r.entries > 0, r.answered
 		if other, ok := byName[st.Source]; ok && !other.OK { // URLs that differ in their passwords
 			continue
 		}

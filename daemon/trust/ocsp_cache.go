@@ -61,6 +61,7 @@ type responder struct {
 	urls     []string
 	shown    string // the URLs without passwords
 	cond     condition
+	answered time.Time // when it last gave an answer that counts
 	entries  int
 	due      dueHeap
 	flying   int // questions under way
@@ -369,7 +370,7 @@ func (b *ocspBook) failed(e *ocspEntry, o outcome, interval time.Duration) (stri
 func (b *ocspBook) accept(e *ocspEntry, a *ocspAnswer, interval time.Duration) (level slog.Level, msg string) {
 	r, now, old := e.from, b.now(), e.answer
 	r.cond.set(nil, now)
-	r.failures, r.retryAt = 0, time.Time{}
+	r.failures, r.retryAt, r.answered = 0, time.Time{}, now
 	e.err = nil
 	if a.is(ocsp.Revoked) { // however old; and not to be asked about again
 		e.answer = a

@@ -130,11 +130,28 @@ type Status struct {
 	Number     string    // CRL number in decimal; of several, with commas
 	NextUpdate time.Time // the earliest of the lists; zero: none says
 	Entries    int       // revoked certificates, or CAs
+	Revokes    bool      // it says what is revoked; a file of CAs does not
+	Confirmed  time.Time // when what it says was last known to be current; zero: never
+}
+
+// confirmed is when all of the lists were last known to be current: when their
+// URL said so, or else when they were made. Zero: there is none.
+func (h held) confirmed() (oldest time.Time) {
+	for _, e := range h.entries {
+		at := e.List.ThisUpdate()
+		if e.Confirmed.After(at) {
+			at = e.Confirmed
+		}
+		if oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return oldest
 }
 
 // status sums a source of revocation lists up.
 func (h held) status(source string, c condition, now time.Time) Status {
-	st := Status{Source: source, OK: c.err == nil && !c.since.IsZero(), Since: c.since}
+	st := Status{Source: source, OK: c.err == nil && !c.since.IsZero(), Since: c.since, Revokes: true, Confirmed: h.confirmed()}
 	var numbers, remarks []string
 	if c.err != nil {
 		remarks = append(remarks, c.err.Error())
