@@ -68,6 +68,7 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 	root.AddCommand(
 		newRun(s),
 		newStatus(s),
+		newScore(s),
 		newWatch(s),
 		newConns(s),
 		newAudit(s),
