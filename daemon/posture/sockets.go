@@ -129,7 +129,9 @@ func (p Proc) HostAddresses() ([]netip.Addr, error) {
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("list own addresses: %w", err)
 	}
-	all = slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsValid() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() })
+	all = slices.DeleteFunc(all, func(a netip.Addr) bool {
+		return !a.IsValid() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified()
+	})
 	slices.SortFunc(all, netip.Addr.Compare)
 	return slices.Compact(all), nil
 }

@@ -113,7 +113,9 @@ func (r *row) byAge(what string, at time.Time) outcome {
 	return o
 }
 
-func (r *row) pass(evidence string) outcome { return outcome{result: Pass, evidence: evidence, reason: r.rule.Pass} }
+func (r *row) pass(evidence string) outcome {
+	return outcome{result: Pass, evidence: evidence, reason: r.rule.Pass}
+}
 
 func (r *row) partial(evidence string) outcome {
 	return outcome{result: Partial, evidence: evidence, reason: r.rule.Partial}

@@ -124,7 +124,7 @@ func keyRules() []Rule {
 				"provider": {Text: "Have certificates issued and renewed by the Hub, or by an ACME server.", Config: `server_cert.provider = "internal"`},
 				"failing":  {Text: "Mend what stops the renewal; the status says what that is.", Command: "tlsmcp status"},
 			},
-			Refs:     []string{"RFC 8555", "RFC 9773", "NIST SP 1800-16"},
+			Refs: []string{"RFC 8555", "RFC 9773", "NIST SP 1800-16"},
 		},
 		{
 			ID: "K4", Category: "K", Title: "CA protection", Weight: 2,
@@ -188,7 +188,7 @@ func exposureRules() []Rule {
 				"copy":   {Text: "Send each entry to a place that the sidecar cannot change.", Config: `audit.sinks = [{ type = "hub" }]`},
 				"behind": {Text: "Mend the sink; the audit lines of the status say what it lacks.", Command: "tlsmcp status"},
 			},
-			Refs:     []string{"NIST SP 800-92", "NIST SP 800-53r5, AU-9 and AU-10"},
+			Refs: []string{"NIST SP 800-92", "NIST SP 800-53r5, AU-9 and AU-10"},
 		},
 		{
 			ID: "O2", Category: "O", Title: "Fresh facts", Weight: 2,
