@@ -39,10 +39,23 @@ of before.`,
 
 // newMCP is `tlsmcp mcp`.
 func newMCP(s stdio) *cobra.Command {
-	cmd := &cobra.Command{Use: "mcp", Short: "The tools of the MCP server behind the sidecar"}
-	cmd.AddCommand(newMCPTools(s), newMCPApprove(s))
-	return group(cmd)
+	v := &mcpServe{s: s}
+	cmd := &cobra.Command{Use: "mcp", Short: "Serve AI clients, and look after the MCP server behind the sidecar", Long: mcpHelp}
+	cmd.AddCommand(newMCPServe(s), newMCPTools(s), newMCPApprove(s))
+	group(cmd)
+	v.flags(cmd)
+	unknown := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknown(cmd, args)
+		}
+		return v.run(cmd)
+	}
+	return cmd
 }
+
+const mcpHelp = `mcp without more is tlsmcp mcp serve: an MCP server that works this sidecar. The
+other commands look after the MCP server of your own that is behind the sidecar.`
 
 func newMCPTools(s stdio) *cobra.Command {
 	d := new(daemonConn)

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mark3labs/mcp-go/mcp"
+
+	"cyphers.ai/tlsmcp/ipc/controlclient"
+	"cyphers.ai/tlsmcp/ipc/hubclient"
+)
+
+// refusal is why a call was not done, for a model to read: what, and what to do
+// next.
+type refusal struct{ code, detail, next string }
+
+func (r *refusal) Error() string { return r.detail }
+
+// refused makes a refusal.
+func refused(code, next, format string, args ...any) *refusal {
+	return &refusal{code: code, detail: fmt.Sprintf(format, args...), next: next}
+}
+
+// explain makes a refusal of what a call to the daemon or the Hub failed with.
+func (s *Server) explain(err error) error {
+	var r *refusal
+	switch {
+	case err == nil || errors.As(err, &r):
+		return err
+	case errors.Is(err, controlclient.ErrNoHub):
+		return refused("no_hub", "the person sets hub.url in the sidecar's configuration (\"local\" for a Hub on this host)", "%s", err)
+	}
+	if p := hubclient.Problem(err); p != nil {
+		return refused(p.GetCode(), p.GetHint(), "%s", p.GetDetail())
+	}
+	t, away := s.o.Client.Explain(err)
+	if away {
+		return refused("no_daemon", t.Hint, "%s", t.Detail)
+	}
+	return refused("failed", t.Hint, "%s", t.Detail)
+}
+
+// explainHub is explain for a call to the Hub, which may be away while the
+// daemon is there.
+func (s *Server) explainHub(err error) error {
+	if hubclient.Unreachable(err) {
+		return refused("hub_unreachable", "tlsmcp_proxy_status shows the sidecar's own line to the Hub; on the Hub's host, systemctl status tlsmcp-hub",
+			"the Hub does not answer: %s", hubclient.Explain(err))
+	}
+	return s.explain(err)
+}
+
+// failure is the answer of a tool that was not done.
+func failure(err error) *mcp.CallToolResult {
+	r, ok := errors.AsType[*refusal](err)
+	if !ok {
+		r = &refusal{code: "failed", detail: err.Error()}
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			r = &refusal{"timeout", "it was not finished in time", "try once more; ask for less with limit"}
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Not done (%s): %s", r.code, clean(r.detail, 2000))
+	if r.next != "" {
+		fmt.Fprintf(&b, "\nWhat to do: %s", clean(r.next, 1000))
+	}
+	return mcp.NewToolResultError(b.String())
+}
+
+// clean makes a text that came from elsewhere harmless and short: one line, no
+// control characters.
+func clean(s string, most int) string {
+	s = strings.ToValidUTF8(s, "?")
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case r < ' ', r >= 0x7f && r < 0xa0, r >= 0x200b && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0xfeff:
+			return -1 // also what turns the direction of a text, or cannot be seen
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
