@@ -8,6 +8,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // flow is what comes back from the server on one stream or in one answer.
@@ -39,9 +40,9 @@ func (f *flow) events(body io.Reader, out *sseWriter) error {
 		}
 	})
 	defer stop()
-	in := newSSEReader(body)
+	in := mcpwire.NewReader(body)
 	for {
-		e, err := in.next()
+		e, err := in.Next()
 		if err != nil {
 			return err
 		}
@@ -58,29 +59,29 @@ func (f *flow) events(body io.Reader, out *sseWriter) error {
 }
 
 // event says what to send on of an event; nil for nothing.
-func (f *flow) event(e *sseEvent) ([]byte, error) {
-	f.resumable = f.resumable || bytes.HasPrefix(e.raw, []byte("id:")) || bytes.Contains(e.raw, []byte("\nid:"))
+func (f *flow) event(e *mcpwire.Event) ([]byte, error) {
+	f.resumable = f.resumable || bytes.HasPrefix(e.Raw, []byte("id:")) || bytes.Contains(e.Raw, []byte("\nid:"))
 	switch {
-	case !e.some || len(bytes.TrimSpace(e.data)) == 0:
-		return e.raw, nil // a comment, or an event that only has an id
-	case e.name == "endpoint" && f.endpoint != nil:
-		address, err := f.endpoint(string(e.data))
+	case !e.Some || len(bytes.TrimSpace(e.Data)) == 0:
+		return e.Raw, nil // a comment, or an event that only has an id
+	case e.Name == "endpoint" && f.endpoint != nil:
+		address, err := f.endpoint(string(e.Data))
 		if err != nil {
 			return nil, err
 		}
-		return e.replaced([]byte(address)), nil
-	case e.name != "" && e.name != "message":
+		return e.Replaced([]byte(address)), nil
+	case e.Name != "" && e.Name != "message":
 		return nil, nil // a client of MCP looks at no other
 	}
-	data, err := f.message(e.data)
+	data, err := f.message(e.Data)
 	switch {
 	case err != nil:
 		f.a.g.opts.Log.Warn("mcp server said what is no message", event.KeyConn, f.a.connID, event.KeyError, err.Error())
 		return nil, nil
-	case bytes.Equal(data, bytes.TrimSpace(e.data)):
-		return e.raw, nil
+	case bytes.Equal(data, bytes.TrimSpace(e.Data)):
+		return e.Raw, nil
 	}
-	return e.replaced(data), nil
+	return e.Replaced(data), nil
 }
 
 // message reads what the server said, ends the calls that it answers, and

@@ -13,6 +13,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // agent is a client that was let in, and what it may do is asked by.
@@ -172,9 +173,9 @@ func bodyRefusal(err error) *refusal {
 // MCP server's own address and those is passed on: a server may take a session
 // from the address that another agent was given.
 func (x *exchange) findSession() *refusal {
-	ids := x.r.Header.Values(headerSession)
+	ids := x.r.Header.Values(mcpwire.HeaderSession)
 	if len(ids) > 1 {
-		return refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "%s is there more than once", headerSession)
+		return refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "%s is there more than once", mcpwire.HeaderSession)
 	}
 	here := x.r.URL.Path == x.g.opts.Backend.Path && (x.r.URL.RawQuery == "" || !x.g.sessions.isEndpoint(x.r.URL.Path))
 	id := endpointID(x.r)
@@ -217,7 +218,7 @@ func (x *exchange) parse(body []byte) *refusal {
 		return refuse(event.MCPMalformed, e.Code, http.StatusBadRequest, "%s", e.Message)
 	}
 	var err error
-	if x.batch = jsonrpc.IsBatch(body); x.batch && x.revision() == revisionBatches {
+	if x.batch = jsonrpc.IsBatch(body); x.batch && x.revision() == mcpwire.RevisionBatches {
 		if x.all, err = jsonrpc.ParseBatch(body); err != nil {
 			return asRefusal(err)
 		}
@@ -229,16 +230,16 @@ func (x *exchange) parse(body []byte) *refusal {
 		return asRefusal(err)
 	}
 	x.all = []*jsonrpc.Message{m}
-	x.modern = isModern(versionOf(m)) || isModern(x.r.Header.Get(headerVersion))
+	x.modern = mcpwire.IsModern(mcpwire.VersionOf(m)) || mcpwire.IsModern(x.r.Header.Get(mcpwire.HeaderVersion))
 	if r := checkHeaders(x.r.Header, m); r != nil {
 		return r
 	}
 	switch {
 	case x.modern && m.Answers():
-		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "revision %s has no answers of clients", revisionModern)
+		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "revision %s has no answers of clients", mcpwire.RevisionModern)
 	case x.modern:
 		x.session = nil // it has no sessions, and the header no meaning
-		x.r.Header.Del(headerSession)
+		x.r.Header.Del(mcpwire.HeaderSession)
 	case m.Answers() && x.session == nil:
 		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "an answer belongs to a session, and the request names none")
 	}
@@ -253,10 +254,10 @@ func (x *exchange) revision() string {
 			return v
 		}
 	}
-	if v := x.r.Header.Get(headerVersion); v != "" {
+	if v := x.r.Header.Get(mcpwire.HeaderVersion); v != "" {
 		return v
 	}
-	return revisionBatches
+	return mcpwire.RevisionBatches
 }
 
 // checkBatch refuses members that must come alone.
@@ -265,8 +266,8 @@ func (x *exchange) checkBatch() *refusal {
 		switch {
 		case m.Method == "initialize":
 			return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "initialize must not be part of a batch")
-		case isModern(versionOf(m)):
-			return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "revision %s has no batches", revisionModern)
+		case mcpwire.IsModern(mcpwire.VersionOf(m)):
+			return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "revision %s has no batches", mcpwire.RevisionModern)
 		case m.Answers() && x.session == nil:
 			return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "an answer belongs to a session, and the request names none")
 		}
@@ -375,7 +376,7 @@ func (x *exchange) refuseWhole(r *refusal) {
 func (a *agent) stream(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{agent: a, w: w, r: r}
 	// The address that begins a legacy SSE session has none yet.
-	begins := r.Header.Get(headerSession) == ""
+	begins := r.Header.Get(mcpwire.HeaderSession) == ""
 	if !begins {
 		if refused := x.findSession(); refused != nil {
 			x.refuseWhole(refused)

@@ -20,6 +20,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
 
@@ -135,7 +136,7 @@ func (c *client) do(ctx context.Context, method, path, body string) *http.Respon
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json, text/event-stream")
 	if c.session != "" {
-		r.Header.Set(headerSession, c.session)
+		r.Header.Set(mcpwire.HeaderSession, c.session)
 	}
 	for k, v := range c.headers {
 		r.Header.Set(k, v)
@@ -158,7 +159,7 @@ func (c *client) initialize(version string) {
 	resp := c.do(c.t.Context(), "POST", "/mcp", `{"jsonrpc":"2.0","id":"init","method":"initialize","params":{"protocolVersion":"`+version+`","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
 	defer resp.Body.Close()
 	b := must(io.ReadAll(resp.Body))(c.t)
-	c.session = resp.Header.Get(headerSession)
+	c.session = resp.Header.Get(mcpwire.HeaderSession)
 	if c.session == "" || resp.StatusCode != 200 {
 		c.t.Fatalf("initialize: %s %s", resp.Status, b)
 	}

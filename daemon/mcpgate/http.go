@@ -15,6 +15,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // httpBackend is an MCP server that speaks HTTP on this host.
@@ -88,7 +89,7 @@ func (h *httpBackend) request(r *http.Request, body []byte) *http.Request {
 func passHeaders(to, from http.Header) {
 	for name, values := range from {
 		switch name {
-		case "Connection", "Keep-Alive", "Content-Length", "Transfer-Encoding", "Upgrade", "Trailer", headerSession:
+		case "Connection", "Keep-Alive", "Content-Length", "Transfer-Encoding", "Upgrade", "Trailer", mcpwire.HeaderSession:
 			continue
 		}
 		to[name] = values
@@ -123,8 +124,8 @@ func (h *httpBackend) post(x *exchange) {
 	f := x.flow()
 	passHeaders(x.w.Header(), resp.Header)
 	if x.session != nil && !x.modern {
-		if v := resp.Header.Get(headerSession); v != "" {
-			x.w.Header().Set(headerSession, v)
+		if v := resp.Header.Get(mcpwire.HeaderSession); v != "" {
+			x.w.Header().Set(mcpwire.HeaderSession, v)
 		}
 	}
 	switch kind := contentType(resp); {
@@ -150,7 +151,7 @@ func contentType(resp *http.Response) string {
 
 // begin opens a session when the server gives one out.
 func (x *exchange) begin(resp *http.Response) error {
-	id := resp.Header.Get(headerSession)
+	id := resp.Header.Get(mcpwire.HeaderSession)
 	switch {
 	case x.modern || id == "":
 		return nil
@@ -305,7 +306,7 @@ func (x *exchange) relayEvents(body io.Reader, f *flow) {
 	out := startSSE(x.w)
 	defer out.close()
 	for _, answer := range x.refused {
-		_ = out.write(appendMessage(nil, answer))
+		_ = out.write(mcpwire.AppendMessage(nil, answer))
 	}
 	err := f.events(body, out)
 	switch {
@@ -316,7 +317,7 @@ func (x *exchange) relayEvents(body io.Reader, f *flow) {
 		x.calls = nil
 	default:
 		for _, answer := range x.failures(fmt.Errorf("the stream of the server ended before its answer: %w", err)) {
-			_ = out.write(appendMessage(nil, answer))
+			_ = out.write(mcpwire.AppendMessage(nil, answer))
 		}
 	}
 }
@@ -380,7 +381,7 @@ func (h *httpBackend) endpoint(x *exchange, f *flow, address string) (string, er
 		s.legacy = true
 		s.push = func(messages [][]byte) {
 			for _, m := range messages {
-				_ = f.out.write(appendMessage(nil, m))
+				_ = f.out.write(mcpwire.AppendMessage(nil, m))
 			}
 		}
 	})
@@ -427,9 +428,9 @@ func (h *httpBackend) ended(s *session) {
 		if err != nil {
 			return
 		}
-		req.Header.Set(headerSession, s.id)
+		req.Header.Set(mcpwire.HeaderSession, s.id)
 		if v := s.protocolVersion(); v != "" {
-			req.Header.Set(headerVersion, v)
+			req.Header.Set(mcpwire.HeaderVersion, v)
 		}
 		if resp, err := h.transport.RoundTrip(req); err == nil {
 			_ = resp.Body.Close()

@@ -15,6 +15,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // fake is a small MCP server over Streamable HTTP that notes what it was sent.
@@ -88,7 +89,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch m.Method {
 	case "initialize":
 		id := rand.Text()
-		w.Header().Set(headerSession, id)
+		w.Header().Set(mcpwire.HeaderSession, id)
 		answer(`{"protocolVersion":"` + versionIn(body) + `","capabilities":{}}`)
 	case "tools/list":
 		answer(`{"tools":[` + tools + `],"cacheScope":"public"}`)
@@ -258,7 +259,7 @@ func TestAgentsSeeAndCallTheirOwn(t *testing.T) {
 	t.Run("an agent that leaves has cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := must(http.NewRequestWithContext(ctx, "POST", reader.url+"/mcp", strings.NewReader(callOf("wait"))))(t)
-		r.Header = http.Header{"Content-Type": {"application/json"}, headerSession: {reader.session}}
+		r.Header = http.Header{"Content-Type": {"application/json"}, mcpwire.HeaderSession: {reader.session}}
 		time.AfterFunc(100*time.Millisecond, cancel)
 		if resp, err := http.DefaultTransport.RoundTrip(r); err == nil {
 			resp.Body.Close()
@@ -386,22 +387,22 @@ func TestRequestsThatCannotBe(t *testing.T) {
 		status  int
 		code    int
 	}{
-		{"a modern request whose headers agree passes", h{headerVersion: "2026-07-28", headerMethod: "tools/call", headerName: "read"}, modern, 200, 0},
-		{"a name in base64 is decoded", h{headerVersion: "2026-07-28", headerMethod: "tools/call", headerName: "=?base64?bMOpc2Vu?="}, uni, 200, 0},
-		{"a name in bad base64 is refused", h{headerVersion: "2026-07-28", headerMethod: "tools/call", headerName: "=?base64?bMOpc2V?="}, uni, 400, -32020},
-		{"a version that differs is refused", h{headerVersion: "2025-11-25", headerMethod: "tools/call", headerName: "read"}, modern, 400, -32020},
-		{"a version that is missing is refused", h{headerMethod: "tools/call", headerName: "read"}, modern, 400, -32020},
-		{"a version that the body lacks is refused", h{headerVersion: "2026-07-28", headerMethod: "tools/call", headerName: "read"}, callOf("read"), 400, -32020},
-		{"a method that differs is refused", h{headerVersion: "2026-07-28", headerMethod: "tools/list", headerName: "read"}, modern, 400, -32020},
-		{"a method that is missing is refused", h{headerVersion: "2026-07-28", headerName: "read"}, modern, 400, -32020},
-		{"a name that differs is refused", h{headerVersion: "2026-07-28", headerMethod: "tools/call", headerName: "write"}, modern, 400, -32020},
-		{"a name that is missing is refused", h{headerVersion: "2026-07-28", headerMethod: "tools/call"}, modern, 400, -32020},
-		{"a legacy request with a name that differs is refused", h{headerMethod: "tools/call", headerName: "write"}, callOf("read"), 400, -32020},
-		{"a modern answer is refused", h{headerVersion: "2026-07-28"}, `{"jsonrpc":"2.0","id":1,"result":{}}`, 400, -32600},
+		{"a modern request whose headers agree passes", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "read"}, modern, 200, 0},
+		{"a name in base64 is decoded", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "=?base64?bMOpc2Vu?="}, uni, 200, 0},
+		{"a name in bad base64 is refused", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "=?base64?bMOpc2V?="}, uni, 400, -32020},
+		{"a version that differs is refused", h{mcpwire.HeaderVersion: "2025-11-25", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "read"}, modern, 400, -32020},
+		{"a version that is missing is refused", h{mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "read"}, modern, 400, -32020},
+		{"a version that the body lacks is refused", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "read"}, callOf("read"), 400, -32020},
+		{"a method that differs is refused", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/list", mcpwire.HeaderName: "read"}, modern, 400, -32020},
+		{"a method that is missing is refused", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderName: "read"}, modern, 400, -32020},
+		{"a name that differs is refused", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "write"}, modern, 400, -32020},
+		{"a name that is missing is refused", h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call"}, modern, 400, -32020},
+		{"a legacy request with a name that differs is refused", h{mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "write"}, callOf("read"), 400, -32020},
+		{"a modern answer is refused", h{mcpwire.HeaderVersion: "2026-07-28"}, `{"jsonrpc":"2.0","id":1,"result":{}}`, 400, -32600},
 		{"an answer without a session is refused", nil, `{"jsonrpc":"2.0","id":1,"result":{}}`, 400, -32600},
 		{"a batch without a version is of 2025-03-26", nil, "[" + callOf("read") + "]", 200, 0},
-		{"a batch of 2025-03-26 passes", h{headerVersion: "2025-03-26"}, "[" + callOf("read") + "]", 200, 0},
-		{"a batch of 2025-06-18 is refused", h{headerVersion: "2025-06-18"}, "[" + callOf("read") + "]", 400, -32600},
+		{"a batch of 2025-03-26 passes", h{mcpwire.HeaderVersion: "2025-03-26"}, "[" + callOf("read") + "]", 200, 0},
+		{"a batch of 2025-06-18 is refused", h{mcpwire.HeaderVersion: "2025-06-18"}, "[" + callOf("read") + "]", 400, -32600},
 		{"initialize in a batch is refused", nil, `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`, 400, -32600},
 		{"duplicate keys are refused", nil, `{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}`, 400, -32600},
 		{"what is no JSON is refused", nil, `{`, 400, -32700},
@@ -434,11 +435,11 @@ func TestRequestsThatCannotBe(t *testing.T) {
 	t.Run("a modern session header means nothing", func(t *testing.T) {
 		c := w.agent("a")
 		c.initialize("2025-11-25")
-		c.headers = h{headerVersion: "2026-07-28", headerMethod: "tools/call", headerName: "read"}
+		c.headers = h{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: "tools/call", mcpwire.HeaderName: "read"}
 		if status, got := c.post(modern); status != 200 {
 			t.Fatalf("%d %s", status, got)
 		}
-		if f.headers[len(f.headers)-1].Get(headerSession) != "" {
+		if f.headers[len(f.headers)-1].Get(mcpwire.HeaderSession) != "" {
 			t.Error("it was passed on")
 		}
 	})
@@ -620,14 +621,14 @@ func TestLegacySSE(t *testing.T) {
 	defer resp.Body.Close()
 	lines := make(chan string, 16)
 	go func() {
-		in := newSSEReader(resp.Body)
+		in := mcpwire.NewReader(resp.Body)
 		for {
-			e, err := in.next()
+			e, err := in.Next()
 			if err != nil {
 				close(lines)
 				return
 			}
-			lines <- string(e.data)
+			lines <- string(e.Data)
 		}
 	}()
 	endpoint := <-lines
@@ -666,7 +667,7 @@ func TestLegacySSE(t *testing.T) {
 	// Nor with a session of its own, or by writing the address otherwise.
 	own := thief.do(ctx, "GET", "/sse", "")
 	defer own.Body.Close()
-	address := string(must(newSSEReader(own.Body).next())(t).data)
+	address := string(must(mcpwire.NewReader(own.Body).Next())(t).Data)
 	thief.session = endpointPrefix + address
 	for _, e := range []string{endpoint, strings.Replace(endpoint, "sessionId", "session%49d", 1), endpoint + "&x=1", "/other"} {
 		r := thief.do(ctx, "POST", e, callOf("read"))

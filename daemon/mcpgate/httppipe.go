@@ -13,6 +13,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // legacyFor is how long a server that did not know revision 2026-07-28 is taken
@@ -51,7 +52,7 @@ func isLegacy(resp *http.Response) bool {
 func (h *httpBackend) open(x *exchange, id string) (*session, error) {
 	in, out := io.Pipe()
 	hp := &httpPipe{h: h, in: in, out: out, header: x.r.Header.Clone(), over: make(chan struct{})}
-	for _, name := range []string{"Origin", "Accept-Encoding", "Content-Length", headerSession, headerVersion, headerMethod, headerName, headerLastEvent} {
+	for _, name := range []string{"Origin", "Accept-Encoding", "Content-Length", mcpwire.HeaderSession, mcpwire.HeaderVersion, mcpwire.HeaderMethod, mcpwire.HeaderName, mcpwire.HeaderLastEvent} {
 		hp.header.Del(name)
 	}
 	hp.ctx, hp.cancel = context.WithCancel(h.g.base)
@@ -167,10 +168,10 @@ func (p *httpPipe) send(ctx context.Context, method string, body []byte) (*http.
 	req.Header.Set("Accept", "application/json, text/event-stream")
 	p.mu.Lock()
 	if p.session != "" {
-		req.Header.Set(headerSession, p.session)
+		req.Header.Set(mcpwire.HeaderSession, p.session)
 	}
 	if p.version != "" {
-		req.Header.Set(headerVersion, p.version)
+		req.Header.Set(mcpwire.HeaderVersion, p.version)
 	}
 	p.mu.Unlock()
 	return p.h.transport.RoundTrip(req)
@@ -192,7 +193,7 @@ func (p *httpPipe) exchange(m *jsonrpc.Message) error {
 	defer resp.Body.Close()
 	if m.Method == "initialize" {
 		p.mu.Lock()
-		p.session = resp.Header.Get(headerSession)
+		p.session = resp.Header.Get(mcpwire.HeaderSession)
 		p.mu.Unlock()
 	}
 	answered := false
@@ -228,16 +229,16 @@ func (p *httpPipe) exchange(m *jsonrpc.Message) error {
 }
 
 func (p *httpPipe) events(body io.Reader, take func([]byte)) error {
-	in := newSSEReader(body)
+	in := mcpwire.NewReader(body)
 	for {
-		e, err := in.next()
+		e, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		if e.some && (e.name == "" || e.name == "message") && len(bytes.TrimSpace(e.data)) > 0 {
-			take(e.data)
+		if e.Some && (e.Name == "" || e.Name == "message") && len(bytes.TrimSpace(e.Data)) > 0 {
+			take(e.Data)
 		}
 	}
 }

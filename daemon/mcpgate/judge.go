@@ -1,14 +1,13 @@
 package mcpgate
 
 import (
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // refusal is why a message does not reach the server.
@@ -32,26 +31,6 @@ func (r *refusal) answer(id jsonrpc.ID) []byte {
 		text = r.told
 	}
 	return jsonrpc.AppendError(nil, id, r.code, text, data)
-}
-
-// The revisions of the protocol that something here depends on.
-const (
-	revisionBatches = "2025-03-26" // the only one with batches
-	revisionModern  = "2026-07-28" // the first without sessions
-)
-
-const metaVersion = "io.modelcontextprotocol/protocolVersion"
-
-// isModern reports whether a revision has no sessions. Revisions are dates, so
-// they order as text does; what is no date is no revision.
-func isModern(version string) bool {
-	return len(version) == len(revisionModern) && version[4] == '-' && version[7] == '-' && version >= revisionModern
-}
-
-// versionOf is the revision that a message says it is written in, by its _meta.
-func versionOf(m *jsonrpc.Message) string {
-	v, _ := m.Param("_meta").Get(metaVersion).Text()
-	return v
 }
 
 // judge decides about one message. What answers a request of the server passes:
@@ -104,72 +83,39 @@ func checkHeaders(h http.Header, m *jsonrpc.Message) *refusal {
 	mismatch := func(format string, args ...any) *refusal {
 		return refuse(event.MCPHeaders, jsonrpc.CodeHeaderMismatch, http.StatusBadRequest, "Header mismatch: "+format, args...)
 	}
-	for _, name := range []string{headerVersion, headerMethod, headerName, headerSession} {
+	for _, name := range []string{mcpwire.HeaderVersion, mcpwire.HeaderMethod, mcpwire.HeaderName, mcpwire.HeaderSession} {
 		if len(h.Values(name)) > 1 {
 			return mismatch("%s is there more than once", name)
 		}
 	}
-	if key := m.Param("_meta").Variant(metaVersion); key != "" {
-		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "_meta has %q in another case", metaVersion)
+	if key := m.Param("_meta").Variant(mcpwire.MetaVersion); key != "" {
+		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "_meta has %q in another case", mcpwire.MetaVersion)
 	}
-	version, header := versionOf(m), h.Get(headerVersion)
-	modern := isModern(version) || isModern(header)
+	version, header := mcpwire.VersionOf(m), h.Get(mcpwire.HeaderVersion)
+	modern := mcpwire.IsModern(version) || mcpwire.IsModern(header)
 	if modern && version != header && m.Kind == jsonrpc.Request {
-		return mismatch("%s is %q, and the body's _meta says %q", headerVersion, header, version)
+		return mismatch("%s is %q, and the body's _meta says %q", mcpwire.HeaderVersion, header, version)
 	}
-	method, name := h.Get(headerMethod), h.Get(headerName)
+	method, name := h.Get(mcpwire.HeaderMethod), h.Get(mcpwire.HeaderName)
 	if (modern && m.Kind == jsonrpc.Request || method != "") && method != m.Method {
-		return mismatch("%s is %q, and the body's method is %q", headerMethod, method, m.Method)
+		return mismatch("%s is %q, and the body's method is %q", mcpwire.HeaderMethod, method, m.Method)
 	}
-	want, has := namedBy(m)
+	want, has := mcpwire.NamedBy(m)
 	switch {
 	case !has:
 		return nil // the header means nothing here, and is passed on
 	case name == "" && !modern:
 		return nil
 	}
-	got, err := decodeName(name)
+	got, err := mcpwire.DecodeValue(name)
 	if err != nil {
-		return mismatch("%s is not sound base64", headerName)
+		return mismatch("%s is not sound base64", mcpwire.HeaderName)
 	}
 	if got != want {
-		return mismatch("%s is %q, and the body says %q", headerName, got, want)
+		return mismatch("%s is %q, and the body says %q", mcpwire.HeaderName, got, want)
 	}
 	return nil
 }
-
-// namedBy is what Mcp-Name repeats of a message.
-func namedBy(m *jsonrpc.Message) (name string, has bool) {
-	switch m.Method {
-	case "tools/call", "prompts/get":
-		name, _ = m.Param("name").Text()
-		return name, true
-	case "resources/read":
-		name, _ = m.Param("uri").Text()
-		return name, true
-	}
-	return "", false
-}
-
-// decodeName undoes =?base64?…?=, in which clients write what a header could
-// not hold.
-func decodeName(s string) (string, error) {
-	inner, ok := strings.CutPrefix(s, "=?base64?")
-	if !ok || !strings.HasSuffix(inner, "?=") {
-		return s, nil
-	}
-	b, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(inner, "?="))
-	return string(b), err
-}
-
-// Headers of MCP.
-const (
-	headerSession   = "Mcp-Session-Id"
-	headerVersion   = "Mcp-Protocol-Version"
-	headerMethod    = "Mcp-Method"
-	headerName      = "Mcp-Name"
-	headerLastEvent = "Last-Event-Id"
-)
 
 // methods are those that clients are known to send.
 var methods = []string{

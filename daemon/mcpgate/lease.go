@@ -13,6 +13,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // lease is a session with a server that the gateway began for agents who have
@@ -196,7 +197,7 @@ func (t *translator) greet(ctx context.Context, l *lease, m *jsonrpc.Message) er
 		caps = jsonrpc.Value(`{}`)
 	}
 	if known == nil {
-		params := fmt.Sprintf(`{"_meta":{%q:%q,%q:%s,%q:%s}}`, metaVersion, revisionModern, metaClientInfo, info, metaClientCaps, caps)
+		params := fmt.Sprintf(`{"_meta":{%q:%q,%q:%s,%q:%s}}`, mcpwire.MetaVersion, mcpwire.RevisionModern, metaClientInfo, info, metaClientCaps, caps)
 		answer, err := l.ask(ctx, probePatience, "server/discover", []byte(params))
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return err
@@ -205,7 +206,7 @@ func (t *translator) greet(ctx context.Context, l *lease, m *jsonrpc.Message) er
 		if answer != nil {
 			for v := range answer.Result.Get("supportedVersions").Elements() {
 				version, _ := v.Text()
-				modern = modern || version == revisionModern
+				modern = modern || version == mcpwire.RevisionModern
 			}
 		}
 		t.mu.Lock()

@@ -10,6 +10,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // post serves a client of revision 2026-07-28 before a server that has
@@ -86,7 +87,7 @@ func (tr *translation) close() {
 // discover answers from what the server said when its session began.
 func (tr *translation) discover() {
 	begun := tr.l.begun
-	versions := append([]string{revisionModern}, supported...)
+	versions := append([]string{mcpwire.RevisionModern}, supported...)
 	result := []byte(`{"resultType":"complete","supportedVersions":["` + strings.Join(versions, `","`) + `"],"capabilities":`)
 	part := func(v jsonrpc.Value, otherwise string) []byte {
 		if v == nil {
@@ -191,7 +192,7 @@ func (tr *translation) take(raw []byte) (over bool) {
 		// Of the others a stream of its own tells, to whoever asked for that.
 		if tr.l.begun == nil || m.Method == "notifications/progress" || m.Method == "notifications/message" {
 			tr.begin()
-			_ = tr.out.write(appendMessage(nil, m.Raw))
+			_ = tr.out.write(mcpwire.AppendMessage(nil, m.Raw))
 		}
 		return false
 	case m.Method == "ping":
@@ -281,7 +282,7 @@ func (tr *translation) final(raw []byte) {
 	tr.x.pending.drop(tr.c)
 	tr.c.answered(m)
 	if tr.out != nil {
-		_ = tr.out.write(appendMessage(nil, raw))
+		_ = tr.out.write(mcpwire.AppendMessage(nil, raw))
 		return
 	}
 	status := http.StatusOK
@@ -313,7 +314,7 @@ func (tr *translation) listen() {
 	}
 	tr.begin()
 	ack := append(append([]byte("{"), tag...), concat(`,"notifications":`, filter, "}")...)
-	_ = tr.out.write(appendMessage(nil, jsonrpc.AppendRequest(nil, nil, "notifications/subscriptions/acknowledged", ack)))
+	_ = tr.out.write(mcpwire.AppendMessage(nil, jsonrpc.AppendRequest(nil, nil, "notifications/subscriptions/acknowledged", ack)))
 	for {
 		item, ok := tr.l.in.get(tr.x.r.Context())
 		if !ok {
@@ -339,7 +340,7 @@ func (tr *translation) listen() {
 		}
 		meta := concat(`{"`+metaSubscription+`":`, tr.m.ID, "}")
 		told := jsonrpc.SetMember(params, params, "_meta", meta)
-		if tr.out.write(appendMessage(nil, jsonrpc.AppendRequest(nil, nil, m.Method, told))) != nil {
+		if tr.out.write(mcpwire.AppendMessage(nil, jsonrpc.AppendRequest(nil, nil, m.Method, told))) != nil {
 			break
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // modernClient speaks revision 2026-07-28.
@@ -35,11 +36,11 @@ func (c *modernClient) message(id, method, params string) string {
 func (c *modernClient) open(ctx context.Context, id, method, params string) *http.Response {
 	c.t.Helper()
 	copied := *c.client
-	copied.headers = map[string]string{headerVersion: "2026-07-28", headerMethod: method}
+	copied.headers = map[string]string{mcpwire.HeaderVersion: "2026-07-28", mcpwire.HeaderMethod: method}
 	var p struct{ Name, URI string }
 	_ = json.Unmarshal([]byte("{"+params+"}"), &p)
 	if name := p.Name + p.URI; name != "" {
-		copied.headers[headerName] = name
+		copied.headers[mcpwire.HeaderName] = name
 	}
 	return copied.do(ctx, "POST", "/mcp", c.message(id, method, params))
 }
@@ -67,7 +68,7 @@ func legacyFake(f *fake) http.HandlerFunc {
 		raw, _ := io.ReadAll(r.Body)
 		mu.Lock()
 		begins := strings.Contains(string(raw), `"method":"initialize"`)
-		ok := known[r.Header.Get(headerSession)]
+		ok := known[r.Header.Get(mcpwire.HeaderSession)]
 		mu.Unlock()
 		if !begins && !ok {
 			w.Header().Set("Content-Type", "application/json")
@@ -79,7 +80,7 @@ func legacyFake(f *fake) http.HandlerFunc {
 		f.ServeHTTP(w, r)
 		mu.Lock()
 		defer mu.Unlock()
-		known[w.Header().Get(headerSession)] = true
+		known[w.Header().Get(mcpwire.HeaderSession)] = true
 	}
 }
 
@@ -190,11 +191,11 @@ func TestModernStdio(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		resp := c.open(ctx, `"l"`, "subscriptions/listen", `"notifications":{"toolsListChanged":true,"resourceSubscriptions":["file:///a"]}`)
 		defer resp.Body.Close()
-		in := newSSEReader(resp.Body)
+		in := mcpwire.NewReader(resp.Body)
 		for _, want := range []string{"subscriptions/acknowledged", `"file:///a"`, "tools/list_changed"} {
-			e := must(in.next())(t)
-			if !strings.Contains(string(e.data), want) || !strings.Contains(string(e.data), `"io.modelcontextprotocol/subscriptionId":"l"`) {
-				t.Errorf("%s, want %s", e.data, want)
+			e := must(in.Next())(t)
+			if !strings.Contains(string(e.Data), want) || !strings.Contains(string(e.Data), `"io.modelcontextprotocol/subscriptionId":"l"`) {
+				t.Errorf("%s, want %s", e.Data, want)
 			}
 		}
 		cancel()
@@ -202,7 +203,7 @@ func TestModernStdio(t *testing.T) {
 	t.Run("closing the stream cancels the call", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		resp := c.open(ctx, "9", "tools/call", `"name":"hang"`)
-		must(newSSEReader(resp.Body).next())(t)
+		must(mcpwire.NewReader(resp.Body).Next())(t)
 		cancel()
 		resp.Body.Close()
 		for range 300 {

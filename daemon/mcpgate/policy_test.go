@@ -1,7 +1,6 @@
 package mcpgate
 
 import (
-	"bytes"
 	"crypto/x509"
 	"strings"
 	"testing"
@@ -99,44 +98,6 @@ func TestPolicy(t *testing.T) {
 	if !newPolicy(&config.MCPGateway{DefaultAllow: true}).allows(nil, "x", target{aMethod, "x"}) {
 		t.Error("the default allows, and it did not")
 	}
-}
-
-func FuzzSSE(f *testing.F) {
-	for _, s := range []string{"data: a\n\n", "\ufeffid: 1\r\ndata: x\rdata: y\n\r\n", ": c\n\nevent: endpoint\ndata:/m\n\n", "data\n\n", "\r\r\n\n"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		read := func(b []byte) (all []*sseEvent) {
-			in := newSSEReader(bytes.NewReader(b))
-			for {
-				e, err := in.next()
-				if err != nil {
-					return all
-				}
-				all = append(all, e)
-			}
-		}
-		var again []byte
-		events := read(b)
-		for _, e := range events {
-			again = append(again, e.raw...)
-		}
-		second := read(again)
-		if len(second) != len(events) {
-			t.Fatalf("%q has %d events, and as it is passed on %d", b, len(events), len(second))
-		}
-		for i, e := range events {
-			if string(e.data) != string(second[i].data) || e.name != second[i].name {
-				t.Fatalf("%q: event %d reads %+v, and as it is passed on %+v", b, i, e, second[i])
-			}
-			if e.some {
-				other := read(e.replaced([]byte("{\n}")))
-				if len(other) != 1 || string(other[0].data) != "{\n}" || other[0].name != e.name {
-					t.Fatalf("%q: with other data it is %+v", e.raw, other)
-				}
-			}
-		}
-	})
 }
 
 func FuzzGlob(f *testing.F) {

@@ -18,6 +18,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // stdioBackend is an MCP server that is run, a process for each session.
@@ -185,10 +186,10 @@ func (b *stdioBackend) post(x *exchange) {
 		ctx, cancel := x.context()
 		defer cancel()
 		x.r = x.r.WithContext(ctx)
-		x.w.Header().Set(headerSession, s.id)
+		x.w.Header().Set(mcpwire.HeaderSession, s.id)
 		x.converse(s.pipe)
 	default:
-		r := refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "begin a session with initialize, and name it with %s", headerSession)
+		r := refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "begin a session with initialize, and name it with %s", mcpwire.HeaderSession)
 		for _, c := range x.calls {
 			c.refused(r)
 		}
@@ -207,7 +208,7 @@ var supported = []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"}
 // isSupported reports whether a client of a revision without sessions speaks
 // the one that is known here.
 func isSupported(m *jsonrpc.Message) bool {
-	return versionOf(m) == revisionModern || m.Kind != jsonrpc.Request
+	return mcpwire.VersionOf(m) == mcpwire.RevisionModern || m.Kind != jsonrpc.Request
 }
 
 // finish answers the one call of an exchange with an answer of the gateway's.
@@ -221,8 +222,8 @@ func (x *exchange) finish(status int, answer []byte) {
 
 // unsupported tells a client of a revision that is not known here what to use.
 func unsupported(m *jsonrpc.Message) []byte {
-	data := []byte(`{"supported":["` + revisionModern + `","` + strings.Join(supported, `","`) + `"],"requested":`)
-	data = append(jsonrpc.AppendText(data, versionOf(m)), '}')
+	data := []byte(`{"supported":["` + mcpwire.RevisionModern + `","` + strings.Join(supported, `","`) + `"],"requested":`)
+	data = append(jsonrpc.AppendText(data, mcpwire.VersionOf(m)), '}')
 	return jsonrpc.AppendError(nil, m.ID, jsonrpc.CodeUnsupportedVersion, "Unsupported protocol version", data)
 }
 
@@ -299,7 +300,7 @@ func (x *exchange) relayQueue(q *queue) {
 	begin := func() {
 		out = startSSE(x.w)
 		for _, answer := range x.refused {
-			_ = out.write(appendMessage(nil, answer))
+			_ = out.write(mcpwire.AppendMessage(nil, answer))
 		}
 	}
 	for left > 0 {
@@ -330,7 +331,7 @@ func (x *exchange) relayQueue(q *queue) {
 		case out == nil:
 			begin()
 		}
-		if out.write(appendMessage(nil, m.message)) != nil {
+		if out.write(mcpwire.AppendMessage(nil, m.message)) != nil {
 			panic(http.ErrAbortHandler)
 		}
 	}
@@ -353,7 +354,7 @@ func (x *exchange) brokenOff(out *sseWriter) {
 		x.fail(why)
 	default:
 		for _, answer := range x.failures(why) {
-			_ = out.write(appendMessage(nil, answer))
+			_ = out.write(mcpwire.AppendMessage(nil, answer))
 		}
 	}
 }
@@ -422,7 +423,7 @@ func (b *stdioBackend) relayNews(w http.ResponseWriter, r *http.Request, q *queu
 		if !ok {
 			return
 		}
-		if m.message != nil && out.write(appendMessage(nil, m.message)) != nil {
+		if m.message != nil && out.write(mcpwire.AppendMessage(nil, m.message)) != nil {
 			return
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
 // fakeStdio makes the test binary a small MCP server on its standard input and
@@ -200,16 +201,16 @@ func TestStdioSessions(t *testing.T) {
 	t.Run("the server's question and the client's answer pass", func(t *testing.T) {
 		resp := all.do(t.Context(), "POST", "/mcp", callOf("sample"))
 		defer resp.Body.Close()
-		in := newSSEReader(resp.Body)
-		e := must(in.next())(t)
-		if !strings.Contains(string(e.data), "sampling/createMessage") {
-			t.Fatalf("%s", e.data)
+		in := mcpwire.NewReader(resp.Body)
+		e := must(in.Next())(t)
+		if !strings.Contains(string(e.Data), "sampling/createMessage") {
+			t.Fatalf("%s", e.Data)
 		}
 		if status, got := all.post(`{"jsonrpc":"2.0","id":"s1","result":{"role":"assistant"}}`); status != 202 {
 			t.Errorf("%d %s", status, got)
 		}
-		if e = must(in.next())(t); !strings.Contains(string(e.data), "it said {'role':'assistant'}") {
-			t.Errorf("%s", e.data)
+		if e = must(in.Next())(t); !strings.Contains(string(e.Data), "it said {'role':'assistant'}") {
+			t.Errorf("%s", e.Data)
 		}
 	})
 	t.Run("a message of several lines is one line to the server", func(t *testing.T) {
@@ -250,13 +251,13 @@ func TestStdioSessions(t *testing.T) {
 		}
 		go func() {
 			r := must(http.NewRequestWithContext(ctx, "POST", all.url+"/mcp", strings.NewReader(strings.Replace(callOf("hang"), `"id":9`, `"id":"h"`, 1))))(t)
-			r.Header = http.Header{"Content-Type": {"application/json"}, headerSession: {all.session}}
+			r.Header = http.Header{"Content-Type": {"application/json"}, mcpwire.HeaderSession: {all.session}}
 			if resp, err := http.DefaultTransport.RoundTrip(r); err == nil {
 				resp.Body.Close()
 			}
 		}()
-		if e := must(newSSEReader(resp.Body).next())(t); !strings.Contains(string(e.data), "hanging") {
-			t.Errorf("%s", e.data)
+		if e := must(mcpwire.NewReader(resp.Body).Next())(t); !strings.Contains(string(e.Data), "hanging") {
+			t.Errorf("%s", e.Data)
 		}
 	})
 	t.Run("without a session there is nobody to talk to", func(t *testing.T) {
@@ -417,7 +418,7 @@ func TestStdioProcessesDoNotLeak(t *testing.T) {
 			resp := c.do(t.Context(), "POST", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}`)
 			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if c.session = resp.Header.Get(headerSession); c.session == "" {
+			if c.session = resp.Header.Get(mcpwire.HeaderSession); c.session == "" {
 				time.Sleep(5 * time.Millisecond)
 			}
 		}
@@ -508,12 +509,12 @@ func TestLegacySSEBeforeStdio(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	resp := c.do(ctx, "GET", "/sse", "")
 	defer resp.Body.Close()
-	in := newSSEReader(resp.Body)
-	e := must(in.next())(t)
-	if e.name != "endpoint" {
+	in := mcpwire.NewReader(resp.Body)
+	e := must(in.Next())(t)
+	if e.Name != "endpoint" {
 		t.Fatalf("%+v", e)
 	}
-	endpoint := string(e.data)
+	endpoint := string(e.Data)
 	for _, tt := range []struct{ send, want string }{
 		{`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2024-11-05"}}`, "2024-11-05"},
 		{callOf("read"), "done"},
@@ -524,8 +525,8 @@ func TestLegacySSEBeforeStdio(t *testing.T) {
 		if r.StatusCode != http.StatusAccepted {
 			t.Errorf("%s: %s", tt.send, r.Status)
 		}
-		if e := must(in.next())(t); !strings.Contains(string(e.data), tt.want) {
-			t.Errorf("%s: %s", tt.send, e.data)
+		if e := must(in.Next())(t); !strings.Contains(string(e.Data), tt.want) {
+			t.Errorf("%s: %s", tt.send, e.Data)
 		}
 	}
 	cancel()
