@@ -301,6 +301,12 @@ func AppendError(dst []byte, id ID, code int, message string, data []byte) []byt
 	return append(dst, "}}"...)
 }
 
+// AppendFailure appends a failure with the error of another one, which is JSON.
+func AppendFailure(dst []byte, id ID, failure []byte) []byte {
+	dst = append(append(dst, `{"jsonrpc":"2.0","id":`...), id...)
+	return append(append(append(dst, `,"error":`...), failure...), '}')
+}
+
 // AppendResult appends a result, which is JSON.
 func AppendResult(dst []byte, id ID, result []byte) []byte {
 	dst = append(append(dst, `{"jsonrpc":"2.0","id":`...), id...)

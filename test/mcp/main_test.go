@@ -11,16 +11,17 @@ import (
 	"path/filepath"
 	"testing"
 
-	// The daemon is built by a program that this test starts. Without the import
-	// the go command would not know that the result depends on it.
+	// The programs are built by what this test starts. Without the imports the go
+	// command would not know that the result depends on them.
 	_ "cyphers.ai/tlsmcp/daemon"
+	_ "cyphers.ai/tlsmcp/mcp/bridge"
 	"cyphers.ai/tlsmcp/test/mcp/node"
 )
 
 // What TestMain sets, once: the program under test, and what npm fetched.
 var (
-	tlsmcpd string
-	npm     *node.Tree
+	tlsmcpd, tlsmcp string
+	npm             *node.Tree
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -32,11 +33,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	tlsmcpd = filepath.Join(dir, "tlsmcpd")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", dir, "cyphers.ai/tlsmcp/cmd/tlsmcpd")
+	tlsmcpd, tlsmcp = filepath.Join(dir, "tlsmcpd"), filepath.Join(dir, "tlsmcp")
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", dir, "cyphers.ai/tlsmcp/cmd/tlsmcpd", "cyphers.ai/tlsmcp/cmd/tlsmcp")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build tlsmcpd: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1
 	}
 	if npm, err = node.Install(); err != nil {

@@ -161,10 +161,16 @@ func (w *world) stop() {
 	}
 }
 
+// leaf is a new certificate of an agent.
+func (w *world) leaf(name string) *pki.Leaf {
+	w.t.Helper()
+	return must(w.ca.Issue(pki.LeafOptions{CommonName: name, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))(w.t)
+}
+
 // agent is a client with a certificate of its own.
 func (w *world) agent(name string) *agent {
 	w.t.Helper()
-	leaf := must(w.ca.Issue(pki.LeafOptions{CommonName: name, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))(w.t)
+	leaf := w.leaf(name)
 	pair := must(leaf.TLS())(w.t)
 	pool := x509.NewCertPool()
 	pool.AddCert(w.ca.Cert)

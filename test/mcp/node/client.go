@@ -107,12 +107,12 @@ var errEnded = errors.New("the client ended")
 // Do has the client run a method of the SDK's Client, such as callTool, and
 // decodes its result into out, which may be nil.
 func (c *Client) Do(ctx context.Context, out any, op string, args ...any) error {
-	return c.do(ctx, out, map[string]any{"op": op, "args": args})
+	return c.do(ctx, out, map[string]any{"op": op, "args": append([]any{}, args...)})
 }
 
 // Abort is [Client.Do] that is given up after some milliseconds.
 func (c *Client) Abort(ctx context.Context, after int, op string, args ...any) error {
-	return c.do(ctx, nil, map[string]any{"op": op, "args": args, "abortAfter": after})
+	return c.do(ctx, nil, map[string]any{"op": op, "args": append([]any{}, args...), "abortAfter": after})
 }
 
 func (c *Client) do(ctx context.Context, out any, command map[string]any) error {
