@@ -70,6 +70,7 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 		newStatus(s),
 		newScore(s),
 		newWatch(s),
+		newConsole(s),
 		newConns(s),
 		newAudit(s),
 		newAgents(s),
@@ -87,10 +88,14 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 	return group(root)
 }
 
+// isGroup is the annotation of a command that only holds others.
+const isGroup = "group"
+
 // group makes cmd a command that only holds others. An unknown one is a usage
 // error with a guess at what was meant; none at all shows the help.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.Annotations = map[string]string{isGroup: "yes"}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()
