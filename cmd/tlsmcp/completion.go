@@ -12,6 +12,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/scan"
 )
 
 // completionPatience is how long the shell may wait for words that only the Hub
@@ -34,6 +35,10 @@ func addCompletions(root *cobra.Command) {
 		"sort":     words("issued_at", "-issued_at", "not_after", "-not_after", "service_id", "-service_id"),
 		"kind":     words("accepted", "refused", "closed", "revocation", "certificate", "reload", "policy", "control", "mcp"),
 		"topic":    words("revocation", "certificate", "policy", "alert"),
+		"profile":  words(scan.Profiles()...),
+		"fail-on":  words("critical", "high", "medium", "low", "none"),
+		"starttls": words("smtp", "postgres"),
+		"web":      words("auto", "on", "off"),
 	}
 	arguments := map[string]completer{
 		"tlsmcp cert show":      certificateIDs,

@@ -81,6 +81,7 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 		newConfig(s),
 		newCert(s),
 		newHub(s),
+		newScan(s),
 		newQuickstart(s),
 		newVersion(s),
 	)
@@ -153,8 +154,14 @@ func execute(ctx context.Context, args []string, s stdio) int {
 // colours reports whether w shows colours: it is a terminal that can, and
 // nobody asked for none (https://no-color.org).
 func colours(w io.Writer) bool {
+	return os.Getenv("NO_COLOR") == "" && terminal(w)
+}
+
+// terminal reports whether w is a terminal that can go back to the beginning of
+// a line.
+func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}
 	info, err := f.Stat()
