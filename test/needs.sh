@@ -16,6 +16,9 @@ h2load nghttp2-client
 wrk wrk
 initdb postgresql
 npm npm
+gnutls-serv gnutls-bin
+selfserv libnss3-tools
+sslscan sslscan
 '
 
 # nginx and haproxy live in sbin, which a plain user's PATH may leave out.
