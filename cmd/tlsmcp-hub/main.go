@@ -3,7 +3,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +39,8 @@ func start() int {
 
 // usage is a wrong command line.
 type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
@@ -100,8 +104,14 @@ Exit codes: 0 done, 1 refused, 2 usage.`,
 		Args:          none,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage{hinted{err, "see " + cmd.CommandPath() + " --help"}}
+	})
 	root.AddCommand(newServe(), newInit(), newBackup(), newRestore(), newToken(), newCA(), newVersion())
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		c.Args, c.RunE = none, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	return root
 }
 
@@ -124,9 +134,15 @@ func one(what string) cobra.PositionalArgs {
 }
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Show the version", Args: none, RunE: func(cmd *cobra.Command, _ []string) error {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "version", Short: "Show which build this is", Args: none, RunE: func(cmd *cobra.Command, _ []string) error {
 		v := version.Get()
-		fmt.Fprintf(cmd.OutOrStdout(), "tlsmcp-hub %s %s %s\n", v.Version, v.Commit, v.Go)
-		return nil
+		if asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "tlsmcp-hub %s (commit %s, %s)\n", v.Version, cmp.Or(v.Commit, "unknown"), v.Go)
+		return err
 	}}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return cmd
 }

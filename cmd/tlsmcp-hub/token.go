@@ -59,7 +59,7 @@ host join as a sidecar of the service.`,
 	f.StringVar(&r.Ttl, "ttl", "", `how long it is good, such as "12h" or "30d" (default 90d, join tokens 1h)`)
 	f.StringVar(&r.Note, "note", "", "what it is for, in words")
 	f.BoolVar(&join, "join", false, "make a join token")
-	f.BoolVar(&asJSON, "json", false, "print the token and what is known of it as JSON")
+	f.BoolVar(&asJSON, "json", false, "as JSON")
 	return cmd
 }
 
@@ -93,7 +93,7 @@ func newTokenList() *cobra.Command {
 		})
 	}}
 	d.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return cmd
 }
 

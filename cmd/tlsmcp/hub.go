@@ -365,8 +365,14 @@ func newHubWebhook(s stdio, h *hubConn) *cobra.Command {
 		})
 	}}
 	remove := &cobra.Command{Use: "delete ID", Short: "Delete a webhook", Args: exactly(1, "the webhook's id"), RunE: func(cmd *cobra.Command, args []string) error {
-		_, err := call(cmd.Context(), h, (*hubclient.Client).DeleteWebhook, &hubv1.DeleteWebhookRequest{Id: args[0]})
-		return err
+		m, err := call(cmd.Context(), h, (*hubclient.Client).DeleteWebhook, &hubv1.DeleteWebhookRequest{Id: args[0]})
+		if err != nil {
+			return err
+		}
+		return h.print(s, m, func() error {
+			_, err := fmt.Fprintf(s.out, "webhook %s is deleted\n", args[0])
+			return err
+		})
 	}}
 	cmd.AddCommand(create, list, remove)
 	return group(cmd)

@@ -86,6 +86,10 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 		newVersion(s),
 	)
 	addCompletions(root)
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		group(c)
+	}
 	return group(root)
 }
 
@@ -133,8 +137,8 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	f, ok := errors.AsType[*failure](err)
 	switch {
 	case ok:
-	case strings.HasPrefix(err.Error(), "if any flags in the group"): // cobra's own check, which has no type
-		f = &failure{exitUsage, err, "give one of them"}
+	case strings.HasPrefix(err.Error(), exclusiveFlags):
+		f = &failure{exitUsage, togetherError(err), "give one of them"}
 	default:
 		f = &failure{code: exitRefused, err: err}
 	}
@@ -149,6 +153,18 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		}
 	}
 	return f.code
+}
+
+// exclusiveFlags is how cobra's check of flags that exclude each other begins; its
+// error has no type.
+const exclusiveFlags = "if any flags in the group ["
+
+// togetherError says it shorter: cobra names the whole group, and then those that
+// were given, between the last brackets.
+func togetherError(err error) error {
+	text := err.Error()
+	given := strings.Fields(text[strings.LastIndexByte(text, '[')+1 : max(strings.LastIndexByte(text, ']'), strings.LastIndexByte(text, '[')+1)])
+	return fmt.Errorf("--%s exclude each other", strings.Join(given, " and --"))
 }
 
 // colours reports whether w shows colours: it is a terminal that can, and
