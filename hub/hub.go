@@ -105,8 +105,10 @@ func newServer(h http.Handler, l *log.Logger) *http.Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		// A sidecar that vanished is noticed by a ping, and counts as gone.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+		// A sidecar that vanished is noticed by a ping, and counts as gone. A sidecar
+		// keeps a buffer of a frame's size, at most half a megabyte, for as long as it
+		// follows the log: what it says there has some bytes.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second, MaxReadFrameSize: 16 << 10},
 	}
 }
 

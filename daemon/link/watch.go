@@ -27,9 +27,6 @@ const (
 func (l *Link) watchRevocations(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if err := l.askTrust(ctx); err != nil {
-		return err
-	}
 	st, err := l.client.WatchRevocations(ctx)
 	if err != nil {
 		return err
@@ -49,7 +46,7 @@ func (l *Link) watchRevocations(ctx context.Context) (err error) {
 	}
 	quiet := time.AfterFunc(silence, func() { cancel(errors.New("the Hub fell silent")) })
 	defer quiet.Stop()
-	for {
+	for asked := false; ; {
 		m, err := st.Receive()
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -65,11 +62,16 @@ func (l *Link) watchRevocations(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if ack == nil {
-			continue
+		if ack != nil {
+			if err := st.Send(ack); err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
 		}
-		if err := st.Send(ack); err != nil && !errors.Is(err, io.EOF) {
-			return err
+		if !asked { // what is revoked comes first
+			if err := l.askTrust(ctx); err != nil {
+				return err
+			}
+			asked = true
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/hub/store"
-	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/revlog"
@@ -19,6 +18,7 @@ import (
 type feed struct {
 	s       *Service
 	stopped chan struct{} // closed when the feed ends, and with it every stream
+	last    atomic.Pointer[item]
 
 	mu       sync.Mutex // guards watchers
 	watchers map[*watcher]struct{}
@@ -93,20 +93,37 @@ func (f *feed) run(ctx context.Context) {
 				return err
 			}
 		}
-		d := revlog.NewDelta(head.LogID, from, fromHash, entries, now)
-		if err := d.Sign(f.s.authorities.Load().signer); err != nil {
+		next, err := f.s.signed(revlog.NewDelta(head.LogID, from, fromHash, entries, now), head.Sequence)
+		if err != nil {
 			return err
 		}
-		f.send(item{&d, hub.DeltaToWire(&d, head.Sequence)})
-		at, lastSent = store.Head{LogID: d.LogID, Sequence: d.To, Hash: d.Hash}, now
+		f.send(next)
+		at, lastSent = store.Head{LogID: next.delta.LogID, Sequence: next.delta.To, Hash: next.delta.Hash}, now
 		if len(entries) > 0 {
-			f.s.log.Debug("revocations sent", event.KeySequence, d.To, event.KeyCount, len(entries))
+			f.s.log.Debug("revocations sent", event.KeySequence, at.Sequence, event.KeyCount, len(entries))
 		}
 		return nil
 	})
 }
 
+// fits gives what was sent last, if it brings a reader at a position to the log's
+// end as the feed knows it. What is later comes by the feed to all that have
+// joined. When a Hub ends, the readers that come to this one are nearly all at
+// such a position, and cost neither a query nor a signature.
+func (f *feed) fits(at position) *item {
+	i := f.last.Load()
+	if i == nil || i.delta.LogID != at.logID {
+		return nil
+	}
+	d := i.delta
+	if d.To == at.sequence && d.Hash.String() == at.hash || d.From == at.sequence && d.FromHash.String() == at.hash {
+		return i
+	}
+	return nil
+}
+
 func (f *feed) send(i item) {
+	f.last.Store(&i)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for w := range f.watchers {
@@ -219,10 +236,17 @@ func (a *acks) giveBack(write []store.Ack, gone []string) {
 	}
 }
 
+// pace is how long to wait after work that took some time and is to be done
+// again: so that it takes a third of a processor at most, and nobody waits long.
+func pace(took time.Duration) time.Duration {
+	const shortest, longest = 20 * time.Millisecond, 250 * time.Millisecond
+	return min(max(2*took, shortest), longest)
+}
+
 func (a *acks) run(ctx context.Context) {
 	// The first is written at once; what comes while it is written, or just
-	// after, goes together.
-	const gather = 20 * time.Millisecond
+	// after, goes together. When many come, writing must not stand in the way of
+	// the revocation that they are about.
 	for {
 		select {
 		case <-ctx.Done():
@@ -230,11 +254,12 @@ func (a *acks) run(ctx context.Context) {
 		case <-a.some:
 		}
 		write, gone := a.take()
+		began := time.Now()
 		err := a.s.store.Acknowledge(ctx, write)
 		if err == nil && len(gone) > 0 {
 			err = a.s.store.Disconnected(ctx, a.s.replica, gone)
 		}
-		wait := gather
+		wait := pace(time.Since(began))
 		if err != nil && ctx.Err() == nil {
 			a.s.log.Error("acknowledgements not written, they are kept", event.KeyCount, len(write), event.KeyError, err)
 			a.giveBack(write, gone)

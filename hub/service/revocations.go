@@ -190,25 +190,24 @@ func (s *Service) GetRevocations(ctx context.Context, r *hubv1.GetRevocationsReq
 	if err != nil {
 		return nil, err
 	}
-	d := revlog.NewDelta(head.LogID, r.GetSince(), from, entries, s.now())
-	return s.signed(&d, head.Sequence)
+	i, err := s.signed(revlog.NewDelta(head.LogID, r.GetSince(), from, entries, s.now()), head.Sequence)
+	return i.wire, err
 }
 
-func (s *Service) signed(d *revlog.Delta, head uint64) (*hubv1.RevocationDelta, error) {
+func (s *Service) signed(d revlog.Delta, head uint64) (item, error) {
 	if err := d.Sign(s.authorities.Load().signer); err != nil {
-		return nil, err
+		return item{}, err
 	}
-	return hub.DeltaToWire(d, head), nil
+	return item{&d, hub.DeltaToWire(&d, head)}, nil
 }
 
 // snapshot is what is in force now.
-func (s *Service) snapshot(ctx context.Context) (*hubv1.RevocationDelta, error) {
+func (s *Service) snapshot(ctx context.Context) (item, error) {
 	head, entries, err := s.store.RevocationState(ctx, s.now())
 	if err != nil {
-		return nil, err
+		return item{}, err
 	}
-	d := revlog.NewSnapshot(head.LogID, head.Sequence, head.Hash, entries, s.now())
-	return s.signed(&d, head.Sequence)
+	return s.signed(revlog.NewSnapshot(head.LogID, head.Sequence, head.Hash, entries, s.now()), head.Sequence)
 }
 
 // stream is the part of a WatchRevocations stream that is used here.
@@ -239,7 +238,7 @@ func (s *Service) watch(ctx context.Context, st stream) error {
 	// it, what comes later is in the feed.
 	w := s.feed.join()
 	defer s.feed.leave(w)
-	pos, err := s.catchUp(ctx, st, position{first.GetLogId(), first.GetFromSequence(), first.GetFromHash()})
+	pos, err := s.catchUp(ctx, st, actor, position{first.GetLogId(), first.GetFromSequence(), first.GetFromHash()})
 	if err != nil {
 		return err
 	}
@@ -260,7 +259,7 @@ func (s *Service) watch(ctx context.Context, st stream) error {
 		case item := <-w.items:
 			if w.lagged() || item.delta.LogID != pos.logID || item.delta.From > pos.sequence {
 				// It was too slow for the feed, or the log is another one now.
-				if pos, err = s.catchUp(ctx, st, pos); err != nil {
+				if pos, err = s.catchUp(ctx, st, actor, pos); err != nil {
 					return err
 				}
 				continue
@@ -268,17 +267,26 @@ func (s *Service) watch(ctx context.Context, st stream) error {
 			if item.delta.To < pos.sequence {
 				continue
 			}
-			if err := st.Send(item.wire); err != nil {
+			if pos, err = item.sendTo(st, actor); err != nil {
 				return err
-			}
-			pos.sequence, pos.hash = item.delta.To, item.delta.Hash.String()
-			for i := range item.delta.Entries {
-				if actor.endedBy(&item.delta.Entries[i]) {
-					return problem.New(problem.Unauthenticated, "certificate_revoked", "", "the node's certificate was revoked")
-				}
 			}
 		}
 	}
+}
+
+// sendTo sends a delta to a reader, and gives where that is then. It is the last
+// one when it ends the reader's own certificate.
+func (i item) sendTo(st stream, reader Actor) (position, error) {
+	at := position{i.delta.LogID, i.delta.To, i.delta.Hash.String()}
+	if err := st.Send(i.wire); err != nil {
+		return at, err
+	}
+	for n := range i.delta.Entries {
+		if reader.endedBy(&i.delta.Entries[n]) {
+			return at, problem.New(problem.Unauthenticated, "certificate_revoked", "", "the node's certificate was revoked")
+		}
+	}
+	return at, nil
 }
 
 // receive takes acknowledgements until the stream ends.
@@ -309,28 +317,29 @@ type position struct {
 // catchUp sends what a reader lacks up to the log's end: the entries when its
 // position is one of this log's, else a snapshot. It sends a heartbeat at
 // least, so that the reader knows where the end is.
-func (s *Service) catchUp(ctx context.Context, st stream, at position) (position, error) {
+func (s *Service) catchUp(ctx context.Context, st stream, reader Actor, at position) (position, error) {
+	if i := s.feed.fits(at); i != nil {
+		return i.sendTo(st, reader)
+	}
 	for range 3 {
 		head, from, entries, err := s.store.Entries(ctx, at.sequence, maxEntries+1)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return at, err
 		}
 		fits := err == nil && len(entries) <= maxEntries && (at.sequence == 0 && at.logID == "" || head.LogID == at.logID && from.String() == at.hash)
-		var wire *hubv1.RevocationDelta
+		var next item
 		if fits {
-			d := revlog.NewDelta(head.LogID, at.sequence, from, entries, s.now())
-			wire, err = s.signed(&d, head.Sequence)
+			next, err = s.signed(revlog.NewDelta(head.LogID, at.sequence, from, entries, s.now()), head.Sequence)
 		} else {
-			wire, err = s.snapshot(ctx)
+			next, err = s.snapshot(ctx)
 		}
 		if err != nil {
 			return at, err
 		}
-		if err := st.Send(wire); err != nil {
+		if at, err = next.sendTo(st, reader); err != nil {
 			return at, err
 		}
-		at = position{wire.GetLogId(), wire.GetTo(), wire.GetHash()}
-		if wire.GetTo() == wire.GetHead() {
+		if next.delta.To == next.wire.GetHead() {
 			break
 		}
 	}
@@ -359,6 +368,7 @@ func (s *Service) AwaitRevocation(ctx context.Context, r *hubv1.AwaitRevocationR
 	defer poll.Stop()
 	var last *hubv1.RevocationProgress
 	for {
+		began := time.Now()
 		p, err := s.store.Progress(ctx, r.GetSequence())
 		if err != nil {
 			return err
@@ -374,6 +384,7 @@ func (s *Service) AwaitRevocation(ctx context.Context, r *hubv1.AwaitRevocationR
 		if now.GetDone() {
 			return nil
 		}
+		rest := pace(time.Since(began)) // to count a fleet costs something
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -382,7 +393,10 @@ func (s *Service) AwaitRevocation(ctx context.Context, r *hubv1.AwaitRevocationR
 		case <-woken:
 		case <-poll.C:
 		}
-		// To count a fleet costs something; who waits needs no more than this.
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(rest):
+		}
 	}
 }

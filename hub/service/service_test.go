@@ -426,6 +426,54 @@ func TestStreamsEndWithTheirNode(t *testing.T) {
 	}
 }
 
+// TestReadersAtTheEndShareOneStatement has readers come to a Hub at positions that
+// the feed's last word fits, and at one that it does not.
+func TestReadersAtTheEndShareOneStatement(t *testing.T) {
+	w := newWorld(t)
+	watch := func(first *hubv1.WatchRevocationsRequest) (*hubv1.RevocationDelta, func() *hubv1.RevocationDelta) {
+		t.Helper()
+		st, err := w.node("pay").WatchRevocations(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Send(first); err != nil {
+			t.Fatal(err)
+		}
+		next := func() *hubv1.RevocationDelta {
+			t.Helper()
+			m, err := st.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		return next(), next
+	}
+	begin, next := watch(&hubv1.WatchRevocationsRequest{})
+	c, err := issue(t, w.as("local", ""), "client", "pay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.as("local", "").RevokeCertificate(t.Context(), &hubv1.RevokeCertificateRequest{Id: c.GetId()}); err != nil {
+		t.Fatal(err)
+	}
+	sent := next()
+	for sent.GetTo() != 1 {
+		sent = next()
+	}
+	at := func(sequence uint64, hash string) *hubv1.WatchRevocationsRequest {
+		return &hubv1.WatchRevocationsRequest{LogId: sent.GetLogId(), FromSequence: sequence, FromHash: hash}
+	}
+	for name, first := range map[string]*hubv1.WatchRevocationsRequest{"one that has it": at(1, sent.GetHash()), "one that lacks it": at(0, begin.GetHash())} {
+		if got, _ := watch(first); got.GetTo() != 1 || got.GetSignature() != sent.GetSignature() {
+			t.Errorf("%s is sent another statement: %v", name, got)
+		}
+	}
+	if got, _ := watch(at(1, begin.GetHash())); !got.GetSnapshot() {
+		t.Errorf("one with another history is sent %v", got)
+	}
+}
+
 func TestTokensEnd(t *testing.T) {
 	w := newWorld(t)
 	c := w.as("viewer", "")

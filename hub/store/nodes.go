@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -150,31 +151,45 @@ type Cut struct {
 	Count    uint32
 }
 
+// ackRows is how many acks one statement records: many, or few. The statements are
+// prepared once, because to parse one costs more than to run it.
+func ackRows() (many, few int) { return 200, 10 }
+
+// prepareAcks makes the statement that records n acks.
+func (s *Store) prepareAcks(ctx context.Context, n int) (*sql.Stmt, error) {
+	// Both databases name the columns of VALUES column1 and so on.
+	const row = ", (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))"
+	return s.w.PrepareContext(ctx, s.read().bound(`UPDATE nodes SET replica = a.column2, last_seen = a.column3, connections = a.column6,
+		applied_sequence = CASE WHEN a.column4 > nodes.applied_sequence THEN a.column4 ELSE nodes.applied_sequence END,
+		applied_at = CASE WHEN a.column4 > nodes.applied_sequence THEN a.column5 ELSE nodes.applied_at END
+		FROM (VALUES `+strings.Repeat(row, n)[2:]+`) AS a WHERE nodes.id = a.column1`))
+}
+
 // Acknowledge records acks, many at a time. A node's position never goes back.
 func (s *Store) Acknowledge(ctx context.Context, acks []Ack) error {
 	cuts := map[uint64]int64{}
-	return s.write(ctx, func(t *tx) error {
-		// In one order, so that two replicas do not wait for each other.
-		slices.SortFunc(acks, func(a, b Ack) int { return strings.Compare(a.NodeID, b.NodeID) })
-		for part := range slices.Chunk(acks, 500) {
-			args := make([]any, 0, 6*len(part))
-			for _, a := range part {
-				args = append(args, a.NodeID, a.Replica, micros(a.Seen), int64(a.Applied), micros(a.AppliedAt), int64(a.Connections))
-			}
-			// Both databases name the columns of VALUES column1 and so on.
-			const row = ", (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))"
-			err := t.exec(ctx, `UPDATE nodes SET replica = a.column2, last_seen = a.column3, connections = a.column6,
-				applied_sequence = CASE WHEN a.column4 > nodes.applied_sequence THEN a.column4 ELSE nodes.applied_sequence END,
-				applied_at = CASE WHEN a.column4 > nodes.applied_sequence THEN a.column5 ELSE nodes.applied_at END
-				FROM (VALUES `+strings.Repeat(row, len(part))[2:]+`) AS a WHERE nodes.id = a.column1`, args...)
-			if err != nil {
-				return err
-			}
+	for _, a := range acks {
+		for _, c := range a.Cuts {
+			cuts[c.Sequence] += int64(c.Count)
 		}
-		clear(cuts)
-		for _, a := range acks {
-			for _, c := range a.Cuts {
-				cuts[c.Sequence] += int64(c.Count)
+	}
+	// In one order, so that two replicas do not wait for each other.
+	slices.SortFunc(acks, func(a, b Ack) int { return strings.Compare(a.NodeID, b.NodeID) })
+	return s.write(ctx, func(t *tx) error {
+		acks := acks
+		for len(acks) > 0 {
+			n, few := ackRows()
+			if len(acks) <= few {
+				n = few
+			}
+			part := acks[:min(n, len(acks))]
+			acks = acks[len(part):]
+			args := make([]any, 6*n) // rows that are missing have no id, and fit no node
+			for i, a := range part {
+				copy(args[6*i:], []any{a.NodeID, a.Replica, micros(a.Seen), int64(a.Applied), micros(a.AppliedAt), int64(a.Connections)})
+			}
+			if err := t.execPrepared(ctx, s.acknowledge[n], args...); err != nil {
+				return err
 			}
 		}
 		for seq, n := range cuts {

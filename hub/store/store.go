@@ -69,6 +69,8 @@ type Store struct {
 	url      string
 	w, r     *sql.DB // with PostgreSQL the same; with SQLite one writer, and readers
 
+	acknowledge map[int]*sql.Stmt // by how many acks it records
+
 	wakers wakers
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
@@ -126,6 +128,13 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	if err := s.firstHead(ctx); err != nil {
 		return err
+	}
+	many, few := ackRows()
+	s.acknowledge = map[int]*sql.Stmt{}
+	for _, n := range []int{many, few} {
+		if s.acknowledge[n], err = s.prepareAcks(ctx, n); err != nil {
+			return err
+		}
 	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -286,6 +295,7 @@ type querier interface {
 // tx runs statements, inside a transaction or not.
 type tx struct {
 	q        querier
+	raw      *sql.Tx // of a write
 	postgres bool
 	topics   []Topic // to wake after the commit
 }
@@ -311,7 +321,7 @@ func (s *Store) writeOnce(ctx context.Context, f func(*tx) error) error {
 		return err
 	}
 	defer func() { _ = raw.Rollback() }() // after a commit it does nothing
-	t := &tx{q: raw, postgres: s.postgres}
+	t := &tx{q: raw, raw: raw, postgres: s.postgres}
 	if err := f(t); err != nil {
 		return err
 	}
@@ -375,6 +385,12 @@ func (t *tx) lock(q, how string) string {
 
 func (t *tx) exec(ctx context.Context, q string, args ...any) error {
 	_, err := t.q.ExecContext(ctx, t.bound(q), args...)
+	return err
+}
+
+// execPrepared runs a statement of the store's in a write.
+func (t *tx) execPrepared(ctx context.Context, st *sql.Stmt, args ...any) error {
+	_, err := t.raw.StmtContext(ctx, st).ExecContext(ctx, args...)
 	return err
 }
 

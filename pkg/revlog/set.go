@@ -2,6 +2,7 @@ package revlog
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -9,9 +10,10 @@ import (
 // value is empty. Entries about certificates go once these have expired.
 type Set struct {
 	// Two generations, so that an addition copies little: old is shared
-	// between sets, young is this one's own.
-	old, young map[certKey]Entry
-	names      map[nameKey]Entry // the last entry about each name
+	// between sets, young is this one's own, and short.
+	old   map[certKey]*Entry
+	young []*Entry
+	names map[nameKey]Entry // the last entry about each name
 }
 
 type certKey struct{ issuer, serial string }
@@ -21,7 +23,7 @@ type nameKey struct {
 	name string
 }
 
-// youngMax bounds what one addition copies.
+// youngMax bounds what one addition copies, and what a look-up goes through.
 const youngMax = 16
 
 // grace is how long an entry outlives its certificate, for clocks that differ.
@@ -31,9 +33,7 @@ func (s Set) with(entries []Entry, now time.Time) Set {
 	if len(entries) == 0 {
 		return s
 	}
-	young := make(map[certKey]Entry, len(s.young)+len(entries))
-	maps.Copy(young, s.young)
-	next := Set{old: s.old, young: young, names: s.names}
+	next := Set{old: s.old, young: slices.Clone(s.young), names: s.names}
 	ownNames := false
 	for _, e := range entries {
 		kind := e.Kind
@@ -41,7 +41,7 @@ func (s Set) with(entries []Entry, now time.Time) Set {
 			kind = lifted
 		}
 		if kind == Certificate {
-			young[certKey{e.IssuerKeyID, e.Serial}] = e
+			next.young = append(next.young, &e)
 			continue
 		}
 		if !ownNames {
@@ -56,34 +56,43 @@ func (s Set) with(entries []Entry, now time.Time) Set {
 		}
 		next.names[key] = e
 	}
-	if len(young) > youngMax {
+	if len(next.young) > youngMax {
 		next.old = next.merged(now)
 		next.young = nil
 	}
 	return next
 }
 
-func (s *Set) merged(now time.Time) map[certKey]Entry {
-	all := make(map[certKey]Entry, len(s.old)+len(s.young))
-	for _, from := range []map[certKey]Entry{s.old, s.young} {
-		for k, e := range from {
-			if e.ExpiresAt.IsZero() || now.Before(e.ExpiresAt.Add(grace)) {
-				all[k] = e
-			}
+func (s *Set) merged(now time.Time) map[certKey]*Entry {
+	all := make(map[certKey]*Entry, len(s.old)+len(s.young))
+	keep := func(e *Entry) {
+		if e.ExpiresAt.IsZero() || now.Before(e.ExpiresAt.Add(grace)) {
+			all[e.key()] = e
 		}
+	}
+	for _, e := range s.old {
+		keep(e)
+	}
+	for _, e := range s.young {
+		keep(e)
 	}
 	return all
 }
 
+func (e *Entry) key() certKey { return certKey{e.IssuerKeyID, e.Serial} }
+
 // Certificate looks a certificate up by its issuer's [KeyID] and its serial
 // number in lower-case hex.
 func (s *Set) Certificate(issuerKeyID, serial string) (Entry, bool) {
-	k := certKey{issuerKeyID, serial}
-	if e, ok := s.young[k]; ok {
-		return e, true
+	for _, e := range slices.Backward(s.young) {
+		if e.Serial == serial && e.IssuerKeyID == issuerKeyID {
+			return *e, true
+		}
 	}
-	e, ok := s.old[k]
-	return e, ok
+	if e, ok := s.old[certKey{issuerKeyID, serial}]; ok {
+		return *e, true
+	}
+	return Entry{}, false
 }
 
 // Name looks up whether a certificate of a name is ended: the name is revoked,
@@ -101,10 +110,11 @@ func (s *Set) Name(kind Kind, name string, notBefore time.Time) (Entry, bool) {
 
 // Len counts the certificates and the names that are revoked now.
 func (s *Set) Len() (certificates, names int) {
-	certificates = len(s.old) + len(s.young)
-	for k := range s.young {
-		if _, both := s.old[k]; both {
-			certificates--
+	certificates = len(s.old)
+	for i, e := range s.young {
+		_, before := s.old[e.key()]
+		if !before && !slices.ContainsFunc(s.young[:i], func(o *Entry) bool { return o.key() == e.key() }) {
+			certificates++
 		}
 	}
 	for k, e := range s.names {
