@@ -189,7 +189,7 @@ func (g *guard) enter(ctx context.Context, h http.Header, procedure string) (con
 		return ctx, Caller{}, problem.New(problem.Unauthenticated, "no_credentials", "", "the kernel does not say who is calling")
 	}
 	access := g.access()
-	c := Caller{UID: cred.UID, PID: cred.PID, User: g.users.name(cred.UID), Agent: agentOf(h), Role: access.role(cred)}
+	c := Caller{UID: cred.UID, PID: cred.PID, User: g.users.name(cred.UID), Agent: control.Agent(h), Role: access.role(cred)}
 	need, known := g.needs[procedure]
 	if !known {
 		return ctx, c, problem.New(problem.Forbidden, "unknown_call", "", "there is no rule for %s", procedure)
@@ -257,18 +257,6 @@ func targetOf(r any) string {
 		return ""
 	}
 	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
-}
-
-// agentOf is what a client says of the AI agent behind it: a claim, kept short
-// and printable.
-func agentOf(h http.Header) string {
-	name := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, h.Get(control.AgentHeader))
-	return strings.ToValidUTF8(name[:min(len(name), 100)], "")
 }
 
 // commOf is the name of a process, as best effort: the process may be gone, and

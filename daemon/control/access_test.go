@@ -86,7 +86,7 @@ func TestVersionsOfClients(t *testing.T) {
 func TestAnAgentsNameIsKeptShortAndPrintable(t *testing.T) {
 	h := http.Header{}
 	h.Set(control.AgentHeader, "claude\x1b[2J"+strings.Repeat("x", 200))
-	if got := agentOf(h); strings.ContainsRune(got, 0x1b) || len(got) != 100 {
+	if got := control.Agent(h); strings.ContainsRune(got, 0x1b) || len(got) != 100 {
 		t.Errorf("%q", got)
 	}
 }

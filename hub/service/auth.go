@@ -12,6 +12,7 @@ import (
 
 	"cyphers.ai/tlsmcp/hub/ca"
 	"cyphers.ai/tlsmcp/hub/store"
+	"cyphers.ai/tlsmcp/ipc/control"
 	"cyphers.ai/tlsmcp/ipc/hub"
 	"cyphers.ai/tlsmcp/ipc/peercred"
 	"cyphers.ai/tlsmcp/ipc/problem"
@@ -51,6 +52,7 @@ type Actor struct {
 	Name  string // for the record: "token:ID", "uid:0", "node:ID"
 	Role  Role
 	Scope string // a glob that service ids must match; empty: every service
+	Agent string // what the client says of the AI agent behind it; empty: none
 
 	NodeID    string        // Node
 	ServiceID string        // Node
@@ -90,6 +92,7 @@ type Local struct {
 func (s *Service) Authenticate(next http.Handler, local Local) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := s.actor(r, local)
+		a.Agent = control.Agent(r.Header)
 		s.counts.request(a.Role)
 		next.ServeHTTP(w, r.WithContext(WithActor(r.Context(), a)))
 	})

@@ -200,7 +200,10 @@ func (s *Service) note(ctx context.Context, kind string, e store.Event) {
 		e.Attributes = map[string]string{}
 	}
 	e.Attributes["actor"] = a.Name
-	s.log.Info(kind, event.KeyActor, a.Name, event.KeyService, e.ServiceID, event.KeyIdentity, e.Identity, event.KeySerial, e.Serial, event.KeyDetail, e.Detail)
+	if a.Agent != "" {
+		e.Attributes["agent"] = a.Agent
+	}
+	s.log.Info(kind, event.KeyActor, a.Name, event.KeyAgent, a.Agent, event.KeyService, e.ServiceID, event.KeyIdentity, e.Identity, event.KeySerial, e.Serial, event.KeyDetail, e.Detail)
 	if _, err := s.store.AddEvents(context.WithoutCancel(ctx), []store.Event{e}); err != nil {
 		s.log.Error("event not kept", event.KeyDetail, kind, event.KeyError, err)
 	}

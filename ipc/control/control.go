@@ -25,6 +25,18 @@ const (
 	AgentHeader   = "Tlsmcp-Agent"           // the AI agent in whose name it is made
 )
 
+// Agent is what a client says of the AI agent behind it: a claim, kept short and
+// printable. The sidecar and the Hub record it beside who called.
+func Agent(h http.Header) string {
+	name := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, h.Get(AgentHeader))
+	return strings.ToValidUTF8(name[:min(len(name), 100)], "")
+}
+
 // DefaultSocket is where the first sidecar of a host listens; the sidecar NAME
 // has a directory of its own, tlsmcp@NAME.
 const DefaultSocket = "/run/tlsmcp/control.sock"

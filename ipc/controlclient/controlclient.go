@@ -34,6 +34,7 @@ type Options struct {
 type Client struct {
 	controlv1connect.ControlServiceClient
 	socket    string
+	agent     string
 	http      *http.Client
 	transport *http.Transport
 }
@@ -59,7 +60,7 @@ func New(o Options) *Client {
 	client := &http.Client{Transport: &headers{t, h}}
 	return &Client{
 		ControlServiceClient: controlv1connect.NewControlServiceClient(client, base, connect.WithGRPC()),
-		socket:               o.Socket, http: client, transport: t,
+		socket:               o.Socket, agent: o.Agent, http: client, transport: t,
 	}
 }
 
@@ -85,7 +86,7 @@ func (c *Client) Hub(ctx context.Context, token string) (*hubclient.Client, erro
 	}
 	switch h.GetKind() {
 	case "local":
-		return hubclient.New(hubclient.Options{Socket: h.GetSocket()})
+		return hubclient.New(hubclient.Options{Socket: h.GetSocket(), Agent: c.agent})
 	case "remote":
 		return hubclient.New(hubclient.Options{Through: c.http.Transport, Token: token})
 	}

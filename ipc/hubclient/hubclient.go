@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"cyphers.ai/tlsmcp/ipc/control"
 	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
@@ -39,6 +40,7 @@ type Options struct {
 	Certificate func() *tls.Certificate // of a node; nil: none
 	Token       string                  // bearer token; empty: none
 	Node        func() string           // node id, with Socket; nil: none
+	Agent       string                  // the AI agent in whose name calls are made; empty: none
 }
 
 // Client is a Hub's client.
@@ -65,7 +67,7 @@ type wire struct {
 
 func (o Options) wire() (wire, error) {
 	if o.Through != nil {
-		return wire{&http.Client{Transport: &headers{next: o.Through, token: o.Token, node: o.Node}}, "http://tlsmcp", nil}, nil
+		return wire{&http.Client{Transport: &headers{o.Through, o}}, "http://tlsmcp", nil}, nil
 	}
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -94,7 +96,7 @@ func (o Options) wire() (wire, error) {
 		}
 		t.TLSClientConfig = tlsConfig(o)
 	}
-	return wire{&http.Client{Transport: &headers{next: t, token: o.Token, node: o.Node}}, base, t}, nil
+	return wire{&http.Client{Transport: &headers{t, o}}, base, t}, nil
 }
 
 // Close lets idle connections go.
@@ -137,22 +139,24 @@ func tlsConfig(o Options) *tls.Config {
 	return c
 }
 
-// headers say who calls.
+// headers say who calls, and for whom.
 type headers struct {
-	next  http.RoundTripper
-	token string
-	node  func() string
+	next http.RoundTripper
+	o    Options
 }
 
 func (h *headers) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	if h.token != "" {
-		r.Header.Set("Authorization", "Bearer "+h.token)
+	if h.o.Token != "" {
+		r.Header.Set("Authorization", "Bearer "+h.o.Token)
 	}
-	if h.node != nil {
-		if id := h.node(); id != "" {
+	if h.o.Node != nil {
+		if id := h.o.Node(); id != "" {
 			r.Header.Set(hub.NodeHeader, id)
 		}
+	}
+	if h.o.Agent != "" {
+		r.Header.Set(control.AgentHeader, h.o.Agent)
 	}
 	return h.next.RoundTrip(r)
 }
