@@ -42,7 +42,7 @@ func (v *mcpServe) open() (net.Listener, error) {
 // may connect, and the kernel says who it is.
 func (v *mcpServe) openUnix(path string) (net.Listener, error) {
 	if !filepath.IsAbs(path) {
-		return nil, &failure{exitUsage, fmt.Errorf("--listen %s: the path is not absolute", v.listen), ""}
+		return nil, &failure{exitUsage, fmt.Errorf("--listen %s: the path is not absolute", v.listen), "write it like unix:/run/mcp.sock"}
 	}
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		_ = c.Close()

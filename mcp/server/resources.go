@@ -80,6 +80,8 @@ func spoken(err error) error {
 	return err
 }
 
+const noSuchService = "no_such_service"
+
 func (s *Server) resource(ctx context.Context, uri string) (any, error) {
 	kind, service, ok := resourceOf(uri)
 	if !ok {
@@ -91,7 +93,7 @@ func (s *Server) resource(ctx context.Context, uri string) (any, error) {
 	if known, err := s.services.known(ctx, service); err != nil {
 		return nil, err
 	} else if !known {
-		return nil, refused("no_such_service", "resources/list names the services there are", "neither this sidecar nor the Hub knows a service %q", clean(service, 100))
+		return nil, refused(noSuchService, "resources/list names the services there are", "neither this sidecar nor the Hub knows a service %q", clean(service, 100))
 	}
 	switch kind {
 	case "certs":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -186,7 +187,9 @@ func (v *subscriptions) look(ctx context.Context, uri string) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	content, err := v.s.resource(ctx, uri)
-	if err != nil {
+	if r, ok := errors.AsType[*refusal](err); ok && r.code == noSuchService {
+		content = r.code // so that its coming is a change
+	} else if err != nil {
 		return // it is read again
 	}
 	text, err := json.Marshal(steady(content))
