@@ -150,6 +150,9 @@ func (a *agent) filtered(m *jsonrpc.Message, c *call) []byte {
 			if l.kind == aTool && !a.g.pins.show(name, v, a.name) {
 				return false
 			}
+			if l.kind == aTool && a.g.params != nil {
+				a.g.params.note(name, v)
+			}
 			return p.allows(a.peer, l.use, target{l.kind, name})
 		})
 		// What one agent may see is not what another may: a cache between must

@@ -234,6 +234,11 @@ func (x *exchange) parse(body []byte) *refusal {
 	if r := checkHeaders(x.r.Header, m); r != nil {
 		return r
 	}
+	if x.modern && x.g.params != nil {
+		if r := x.g.params.check(x.r.Header, m); r != nil {
+			return r
+		}
+	}
 	switch {
 	case x.modern && m.Answers():
 		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "revision %s has no answers of clients", mcpwire.RevisionModern)

@@ -60,6 +60,7 @@ type Gateway struct {
 	limits   limiter
 	sessions *sessions
 	pins     *pins
+	params   *params // nil: the server sees the headers itself
 	back     backend
 
 	base context.Context // ends when the gateway closes
@@ -111,6 +112,7 @@ func New(o Options) (*Gateway, error) {
 	case config.ProtocolMCP:
 		g.back = newHTTPBackend(g)
 	case config.ProtocolMCPStdio:
+		g.params = newParams()
 		if g.back, err = newStdioBackend(g); err != nil {
 			return nil, err
 		}

@@ -25,6 +25,7 @@ type httpBackend struct {
 	transport *http.Transport
 	modern    *translator     // for clients of a revision without sessions, if the server has them
 	legacy    atomic.Int64    // until when the server counts as one that has; Unix seconds
+	discovers atomic.Int64    // until when it counts as one that answers server/discover; Unix seconds
 	news      context.Context // the streams that wait for news end with it
 	endNews   context.CancelFunc
 }
@@ -109,7 +110,7 @@ func (h *httpBackend) post(x *exchange) {
 		return
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if translates && isLegacy(resp) {
+	if translates && isLegacy(resp) && !h.knowsDiscover(x) {
 		h.legacy.Store(time.Now().Add(legacyFor).Unix())
 		h.modern.post(x)
 		return

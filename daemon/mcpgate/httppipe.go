@@ -47,6 +47,47 @@ func isLegacy(resp *http.Response) bool {
 	return true
 }
 
+// discover is asked of a server that may know the revision or not.
+const discover = `{"jsonrpc":"2.0","id":"tlsmcpd","method":"server/discover","params":{"_meta":{"` + mcpwire.MetaVersion + `":"` + mcpwire.RevisionModern +
+	`","io.modelcontextprotocol/clientInfo":{"name":"tlsmcpd","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`
+
+// knowsDiscover asks the server itself whether it speaks the revision. A refusal
+// alone does not say: one bad request of one client must not make the server an
+// old one for everybody.
+func (h *httpBackend) knowsDiscover(x *exchange) bool {
+	if time.Now().Unix() < h.discovers.Load() {
+		return true
+	}
+	r := x.r.Clone(x.r.Context())
+	r.URL.Path, r.URL.RawPath, r.URL.RawQuery = h.g.opts.Backend.Path, "", ""
+	req := h.request(r, []byte(discover))
+	req.Header.Set(mcpwire.HeaderVersion, mcpwire.RevisionModern)
+	req.Header.Set(mcpwire.HeaderMethod, "server/discover")
+	req.Header.Del(mcpwire.HeaderName)
+	req.Header.Del("Content-Length")
+	resp, err := h.transport.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	if contentType(resp) == "text/event-stream" {
+		var e *mcpwire.Event
+		if e, err = mcpwire.NewReader(bytes.NewReader(body)).Next(); err == nil {
+			body = e.Data
+		}
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return false
+	}
+	m, err := jsonrpc.ParseServer(body)
+	if err != nil || m.Kind != jsonrpc.Result || m.Result.Get("supportedVersions") == nil {
+		return false
+	}
+	h.discovers.Store(time.Now().Add(legacyFor).Unix())
+	return true
+}
+
 // open begins a session with the server for a client that has none. What the
 // server is told of the client is what this request says.
 func (h *httpBackend) open(x *exchange, id string) (*session, error) {

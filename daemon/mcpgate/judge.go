@@ -75,14 +75,15 @@ func (a *agent) forbidden(m *jsonrpc.Message, t target) string {
 	return fmt.Sprintf("no rule lets %s use the %s %q", who, t.kind, t.name)
 }
 
+func mismatch(format string, args ...any) *refusal {
+	return refuse(event.MCPHeaders, jsonrpc.CodeHeaderMismatch, http.StatusBadRequest, "Header mismatch: "+format, args...)
+}
+
 // checkHeaders holds the headers that repeat parts of the body to the body
 // (revision 2026-07-28, Streamable HTTP, server validation). A modern request
 // must have them; whichever are there must agree, since somebody behind may
 // route by them.
 func checkHeaders(h http.Header, m *jsonrpc.Message) *refusal {
-	mismatch := func(format string, args ...any) *refusal {
-		return refuse(event.MCPHeaders, jsonrpc.CodeHeaderMismatch, http.StatusBadRequest, "Header mismatch: "+format, args...)
-	}
 	for _, name := range []string{mcpwire.HeaderVersion, mcpwire.HeaderMethod, mcpwire.HeaderName, mcpwire.HeaderSession} {
 		if len(h.Values(name)) > 1 {
 			return mismatch("%s is there more than once", name)

@@ -37,7 +37,7 @@ type conversation struct {
 	mu     sync.Mutex // guards what follows
 	calls  map[string]*call
 	s      *session
-	params map[string][]param // by tool: which arguments headers repeat
+	params map[string][]mcpwire.Param // by tool: which arguments headers repeat
 	// stopListening ends the stream of the session.
 	stopListening context.CancelFunc
 }

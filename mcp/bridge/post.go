@@ -168,7 +168,7 @@ func (p *post) receive(ctx context.Context, s *session, resp *http.Response) err
 	case kind == "application/json":
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 		if err != nil || len(body) > maxAnswer {
-			return p.broke(ctx, err)
+			return p.c.b.brokeOff(ctx, err)
 		}
 		if len(bytes.TrimSpace(body)) > 0 {
 			p.c.deliver(body, header)
@@ -183,20 +183,20 @@ func (p *post) receive(ctx context.Context, s *session, resp *http.Response) err
 // maxAnswer bounds one message of the server.
 const maxAnswer = 32 << 20
 
-// broke is a response that was cut short.
-func (p *post) broke(ctx context.Context, err error) error {
+// brokeOff says what came of a response that was cut short; a nil error is one
+// that is too large.
+func (b *Bridge) brokeOff(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err == nil {
-		err = errors.New("the answer is larger than 32 MiB")
-		return &Problem{Code: jsonrpc.CodeUnavailable, Reason: reasonBroken, Message: err.Error(), err: err}
+		return &Problem{Code: jsonrpc.CodeUnavailable, Reason: reasonBroken, Message: "the answer is larger than 32 MiB"}
 	}
-	w, werr := p.c.b.current(ctx)
+	w, werr := b.current(ctx)
 	if werr != nil {
 		return werr
 	}
-	return p.c.b.explain(ctx, w, err, true)
+	return b.explain(ctx, w, err, true)
 }
 
 // rejected is a response with an error status. What it says in JSON-RPC is the
@@ -204,7 +204,7 @@ func (p *post) broke(ctx context.Context, err error) error {
 func (p *post) rejected(ctx context.Context, resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return p.broke(ctx, err)
+		return p.c.b.brokeOff(ctx, err)
 	}
 	m, err := jsonrpc.ParseServer(bytes.TrimSpace(body))
 	if p.method() == "initialize" && slices.Contains([]int{400, 404, 405}, resp.StatusCode) {
@@ -245,7 +245,7 @@ func (p *post) follow(ctx context.Context, s *session, body io.ReadCloser, heade
 			if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 				return nil // in good order: without an answer
 			}
-			return p.broke(ctx, err)
+			return p.c.b.brokeOff(ctx, err)
 		}
 		if err := at.wait(ctx); err != nil {
 			return err
