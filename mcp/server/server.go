@@ -61,6 +61,7 @@ type Server struct {
 	tokens   *tokens
 	subs     *subscriptions
 	services *services
+	scans    chan struct{} // a place for each scan under way
 }
 
 // limits of what one answer holds.
@@ -73,7 +74,7 @@ const (
 // New makes a server. It connects to nothing yet: without a daemon each call
 // says what is missing.
 func New(o Options) *Server {
-	s := &Server{o: o, tokens: newTokens(o.Now, rand.Reader)}
+	s := &Server{o: o, tokens: newTokens(o.Now, rand.Reader), scans: make(chan struct{}, scansMost)}
 	s.services = &services{s: s}
 	s.subs = newSubscriptions(s)
 	hooks := &server.Hooks{}

@@ -99,6 +99,7 @@ func result[Out any](a *answer[Out]) *mcp.CallToolResult {
 func (s *Server) addTools() {
 	s.addLookTools()
 	s.addScoreTool()
+	s.addScanTool()
 	s.addCertificateTools()
 	s.addRevokeTools()
 }
