@@ -150,12 +150,12 @@ func (c *confirm) view(m *Model, w, h int) []string {
 			add(l.Text, text)
 		}
 	}
-	lines = append(lines, "")
 	switch {
 	case c.changes != "":
+		lines = append(lines, "")
 		add(l.Warn, "Something changed while this was open: "+c.changes+". Close it and look again.")
 	case c.typed != "" && !c.armed():
-		lines = append(lines, l.Text.Paint("Type ")+l.Strong.Paint(widget.Clean(c.typed))+l.Text.Paint(" to go on: ")+c.input.view(l, inner-20-widget.Width(c.typed)))
+		lines = append(lines, "", l.Text.Paint("Type ")+l.Strong.Paint(widget.Clean(c.typed))+l.Text.Paint(" to go on: ")+c.input.view(l, inner-20-widget.Width(c.typed)))
 	}
 	cancel := l.Tab.Paint("[ Cancel ]") + l.Dim.Paint(" "+l.Glyphs.Enter)
 	yes := l.Key.Paint("y") + " " + l.Bad.Paint(c.verb)
@@ -181,7 +181,7 @@ func (c *confirm) what(m *Model, w int) []string {
 		r := c.rows[0]
 		d.row("identity", r.GetIdentity())
 		d.row("serial", r.GetSerial())
-		d.row("expires", "in "+widget.Span(r.GetNotAfter().AsTime().Sub(m.now())))
+		d.row("expires", ending(m.now(), r))
 	} else {
 		const most = 6
 		for i, r := range c.rows {
@@ -189,10 +189,10 @@ func (c *confirm) what(m *Model, w int) []string {
 				d.text(fmt.Sprintf("and %d more", len(c.rows)-most), l.Dim)
 				break
 			}
-			d.row(r.GetType(), r.name()+"  "+widget.Span(r.GetNotAfter().AsTime().Sub(m.now())))
+			d.row(r.GetType(), r.name()+", expires "+ending(m.now(), r))
 		}
 	}
-	d.row("reason", l.Key.Paint("< ")+l.Strong.Paint(reasons()[c.reason])+l.Key.Paint(" >"))
+	d.drawn("reason", l.Key.Paint("< ")+l.Strong.Paint(reasons()[c.reason])+l.Key.Paint(" >"))
 	d.gap()
 	cut := "Closes " + widget.Plural(live, "live connection", "live connections") + " on this host"
 	if reasons()[c.reason] == "superseded" {
@@ -204,4 +204,13 @@ func (c *confirm) what(m *Model, w int) []string {
 	d.text(cut+".", l.Strong)
 	d.text("A revocation is final. To let it in again, issue another certificate with i.", l.Dim)
 	return d.lines
+}
+
+// ending says when a certificate ends, or ended.
+func ending(now time.Time, r *certRow) string {
+	end := r.GetNotAfter().AsTime()
+	if now.Before(end) {
+		return "in " + widget.Span(end.Sub(now))
+	}
+	return widget.Span(now.Sub(end)) + " ago"
 }

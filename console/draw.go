@@ -39,6 +39,9 @@ func (m *Model) draw() string {
 }
 
 func (m *Model) body(w, h int) []string {
+	if m.store.hello == nil && m.link != linkConnecting || m.link == linkDenied {
+		return m.noEntry(w, h)
+	}
 	switch m.screen {
 	case scrOverview:
 		return m.overview.draw(m, w, h)
@@ -52,6 +55,34 @@ func (m *Model) body(w, h int) []string {
 		return m.score.draw(m, w, h)
 	}
 	return m.log.draw(m, w, h)
+}
+
+// noEntry stands where the screens would be while there is nothing to show, and
+// says why, in full, and what to do.
+func (m *Model) noEntry(w, h int) []string {
+	l := m.look
+	d := detailer{look: l, w: min(w-8, 76)}
+	d.text(m.trouble.Detail, l.Warn.On("1"))
+	d.gap()
+	if m.trouble.Hint != "" {
+		d.text(m.trouble.Hint, l.Text)
+		d.gap()
+	}
+	d.row("socket", m.Socket)
+	if c := m.store.hello.GetCaller(); c != nil {
+		d.row("you", strings.TrimSpace(fmt.Sprintf("uid %d %s", c.GetUid(), c.GetUser())))
+	}
+	d.row("r", "asks again")
+	d.row("q", "leaves")
+	out := widget.Height(nil, w-4, max(0, (h-2-len(d.lines))/2))
+	for _, line := range d.lines {
+		out = append(out, widget.Space((w-4-d.w)/2)+line)
+	}
+	title := "No sidecar"
+	if m.link == linkDenied {
+		title = "Denied"
+	}
+	return l.Box(title, "", out, w, h, true)
 }
 
 // rows tells the list of the screen on which line its first row is, for the
@@ -195,11 +226,7 @@ func (m *Model) banner() string {
 		}
 		return line(l.Banner, left, right)
 	case m.link == linkDenied:
-		text := "Denied: " + m.trouble.Detail
-		if m.trouble.Hint != "" {
-			text += "; " + m.trouble.Hint
-		}
-		return line(l.Danger, text, "r asks again")
+		return line(l.Danger, "Denied: "+m.trouble.Detail, "r asks again")
 	case m.link == linkLive && m.mismatch() != "":
 		return line(l.Banner, m.mismatch(), "read-only")
 	case m.store.status.GetConfigError() != "":

@@ -34,42 +34,32 @@ func newPalette(m *Model) *palette {
 	return p
 }
 
-// entries is everything, actions of this screen first.
+// entries is everything: what can be done to the chosen row, the screens and
+// themes, and the commands by their names.
 func (m *Model) entries() []entry {
 	var all []entry
-	verbs := map[string]bool{}
-	for i := range m.actions {
-		a := &m.actions[i]
-		if a.silent || a.verb != "" && verbs[a.verb] {
-			continue
-		}
-		name := a.title
-		switch {
-		case a.verb != "":
-			name = a.verb
-			if !m.offersHere(a.verb) {
-				continue // the form takes any name
+	titles := map[string]bool{}
+	for _, here := range []bool{true, false} { // what two screens have is offered once
+		for i := range m.actions {
+			a := &m.actions[i]
+			if a.silent || titles[a.title] || a.on(m.screen) != here {
+				continue
 			}
-			verbs[a.verb] = true
-		case strings.HasPrefix(a.id, "go-"):
-			name = "go " + a.title
+			titles[a.title] = true
+			name := a.title
+			if strings.HasPrefix(a.id, "go-") {
+				name = "go " + a.title
+			}
+			all = append(all, entry{name, a.help, a.key.Help().Key, m.refusal(a), func(m *Model) tea.Cmd { return m.act(a) }})
 		}
-		all = append(all, entry{name, a.help, a.key.Help().Key, m.refusal(a), func(m *Model) tea.Cmd { return m.act(a) }})
 	}
 	for _, t := range widget.Themes() {
 		all = append(all, entry{"theme " + t, "Draw it in " + t, "", "", func(m *Model) tea.Cmd { m.setTheme(t); return nil }})
 	}
 	for _, c := range m.forms() {
-		if !verbs[c.Path] {
-			all = append(all, entry{c.Path, c.Short, "", m.readOnly(), func(m *Model) tea.Cmd { return m.openForm(c) }})
-		}
+		all = append(all, entry{c.Path, c.Short, "", m.readOnly(), func(m *Model) tea.Cmd { return m.openForm(c) }})
 	}
 	return all
-}
-
-// offersHere tells whether an action of that verb can be started from here.
-func (m *Model) offersHere(verb string) bool {
-	return slices.ContainsFunc(m.actions, func(a action) bool { return a.verb == verb && a.on(m.screen) && a.refused(m) == "" })
 }
 
 // refusal says why an action cannot be started from the palette.
@@ -206,4 +196,14 @@ func (p *palette) view(m *Model, w, h int) []string {
 		lines = append(lines, l.Dim.Paint("  nothing is called that"))
 	}
 	return l.Box("Command", widget.Count(uint64(len(p.shown)))+" found", widget.Height(lines, inner, rows+2), width, rows+4, true)
+}
+
+// Offers are the commands that the palette of a console with these finds by name.
+func Offers(commands []Command) []string {
+	m := &Model{Setup: Setup{Commands: commands}}
+	var all []string
+	for _, c := range m.forms() {
+		all = append(all, c.Path)
+	}
+	return all
 }

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"strings"
 	"time"
 
 	"cyphers.ai/tlsmcp/console/widget"
@@ -145,25 +144,22 @@ func (d *detailer) head(text, note string) {
 }
 
 // row adds a value; one that is long goes on below itself, and an empty one is
-// left out. A value that is drawn already keeps its colours.
+// left out.
 func (d *detailer) row(label, value string) {
 	if value == "" {
 		return
 	}
-	painted := strings.Contains(value, "\x1b")
-	if !painted {
-		value = widget.Clean(oneLine(value))
-	}
-	room := max(d.w-labelWidth, 8)
-	for i, part := range widget.Wrap(value, room) {
+	for i, part := range widget.Wrap(widget.Clean(oneLine(value)), max(d.w-labelWidth, 8)) {
 		if i > 0 {
 			label = ""
 		}
-		if !painted {
-			part = d.look.Text.Paint(part)
-		}
-		d.lines = append(d.lines, d.look.Dim.Paint(widget.Fit(label, labelWidth, d.look.Glyphs.More))+part)
+		d.drawn(label, d.look.Text.Paint(part))
 	}
+}
+
+// drawn adds a value that has its colours already.
+func (d *detailer) drawn(label, value string) {
+	d.lines = append(d.lines, d.look.Dim.Paint(widget.Fit(widget.Clean(label), labelWidth, d.look.Glyphs.More))+value)
 }
 
 func (d *detailer) list(label string, values []string) {

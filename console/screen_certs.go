@@ -56,21 +56,24 @@ func (c *certsScreen) rebuild(m *Model) {
 			rows = append(rows, r)
 		}
 	}
-	sortRows(rows, c.sort(), m.store, now)
-	c.rows = rows
+	c.rows = sortRows(rows, c.sort(), m.store, now)
 	place := func(l *list, id string) {
-		if i := slices.IndexFunc(rows, func(r *certRow) bool { return r.GetId() == id }); id != "" && i >= 0 {
-			l.set(i, len(rows))
+		if i := slices.IndexFunc(c.rows, func(r *certRow) bool { return r.GetId() == id }); id != "" && i >= 0 {
+			l.set(i, len(c.rows))
 		} else {
-			l.set(l.at, len(rows))
+			l.set(l.at, len(c.rows))
 		}
 	}
 	place(&c.list, c.held[0])
 	place(&m.overview.list, c.held[1])
-	for id := range c.marks {
-		if !slices.ContainsFunc(m.store.rows, func(r *certRow) bool { return r.GetId() == id }) {
-			delete(c.marks, id)
+	if len(c.marks) > 0 {
+		kept := map[string]bool{}
+		for _, r := range m.store.rows {
+			if c.marks[r.GetId()] {
+				kept[r.GetId()] = true
+			}
 		}
+		c.marks = kept
 	}
 }
 
@@ -198,7 +201,7 @@ func (m *Model) certDetails(r *certRow, w int) []string {
 	d.row("service", r.GetServiceId())
 	d.row("issuer", r.issuer)
 	d.row("expires", moment(r.GetNotAfter().AsTime())+" ("+widget.Span(r.GetNotAfter().AsTime().Sub(now))+")")
-	d.row("life", m.life(r))
+	d.drawn("life", m.life(r))
 	d.row("valid from", moment(r.GetNotBefore().AsTime()))
 	if st == stateRevoked {
 		d.row("revoked", moment(r.GetRevokedAt().AsTime())+", "+cmp.Or(r.GetRevocationReason(), "unspecified"))

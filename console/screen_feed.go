@@ -85,10 +85,7 @@ func (f *feedScreen) table(m *Model, shown []item, cursor int, focus bool) *widg
 // eventRow is an event as a row: when, what, who, from where, and how or why.
 func eventRow(l *widget.Look, e *controlv1.Event) widget.Row {
 	glyph, style := eventMark(l, e)
-	who := cmp.Or(shortIdentity(e.GetIdentity()), e.GetActor())
-	if who == "" && (e.GetKind() == "accepted" || e.GetKind() == "refused" || e.GetKind() == "closed") {
-		who = "(no certificate)"
-	}
+	who := cmp.Or(shortIdentity(e.GetIdentity()), e.GetActor(), nobody(e))
 	whoStyle := l.Text
 	if e.GetKind() == "closed" && e.GetOutcome() != "revoked" {
 		whoStyle = l.Dim
@@ -101,6 +98,17 @@ func eventRow(l *widget.Look, e *controlv1.Event) widget.Row {
 		{Text: e.GetTime().AsTime().Local().Format(time.TimeOnly), Style: l.Dim}, {Text: glyph, Style: style}, {Text: e.GetKind(), Style: l.Dim},
 		{Text: widget.Clean(who), Style: whoStyle}, {Text: widget.Clean(host(e.GetRemote())), Style: l.Dim}, {Text: widget.Clean(eventText(e)), Style: what},
 	}}
+}
+
+// nobody is who a connection without an identity is from.
+func nobody(e *controlv1.Event) string {
+	switch {
+	case e.GetKind() == "refused" && e.GetOutcome() != "no_certificate":
+		return "(not verified)"
+	case e.GetKind() == "accepted", e.GetKind() == "refused", e.GetKind() == "closed":
+		return "(no certificate)"
+	}
+	return ""
 }
 
 // eventMark is the glyph and colour of an event.
@@ -129,7 +137,7 @@ func eventText(e *controlv1.Event) string {
 	case "accepted":
 		return strings.Join(strings.Fields(strings.ReplaceAll(e.GetTlsVersion(), " ", "")+" "+e.GetTlsGroup()+" "+widget.Millis(e.GetDurationMs())), " ")
 	case "refused":
-		return "refused: " + oneLine(words(e.GetOutcome())+". "+e.GetDetail())
+		return "refused: " + words(e.GetOutcome())
 	case "closed":
 		return fmt.Sprintf("closed: %s, %s in %s", words(e.GetOutcome()), widget.Plural(int(e.GetRequests()), "request", "requests"), widget.Millis(e.GetDurationMs()))
 	}

@@ -27,7 +27,7 @@ func (o *overviewScreen) draw(m *Model, w, h int) []string {
 		left := w * 11 / 20
 		return append(top, widget.Beside(o.certs(m, left, rest), o.feed(m, w-left, rest))...)
 	}
-	if rest < 6 { // one list has room, not two
+	if rest < 10 { // one list has room, not two
 		return append(top, o.certs(m, w, rest)...)
 	}
 	upper := (rest + 1) / 2
@@ -98,7 +98,8 @@ func (o *overviewScreen) fleetBox(m *Model, w int) []string {
 	inner := w - 4
 	lines := make([]string, 3)
 	if s.inventory != nil {
-		n := s.counts(now)
+		c := s.census(now)
+		n := c.n
 		part := func(style widget.Style, n int, what string) string {
 			if n == 0 || m.old() {
 				style = l.Dim
@@ -107,7 +108,7 @@ func (o *overviewScreen) fleetBox(m *Model, w int) []string {
 		}
 		lines[0] = l.Strong.Paint(widget.Plural(len(s.rows), "cert", "certs")) + "  " + part(l.Warn, n[stateExpiring], "expiring") + "  " +
 			part(l.Bad, n[stateExpired], "expired") + "  " + part(l.Text, n[stateRevoked], "revoked")
-		if r := s.soonest(now); r != nil {
+		if r := c.soonest; r != nil {
 			lines[2] = l.Dim.Paint("next expiry  ") + l.Text.Paint(widget.Cut(widget.Clean(r.name()), max(inner-26, 8), l.Glyphs.More)) +
 				l.Dim.Paint("  in ") + stateStyle(l, r.state(now)).Paint(widget.Span(r.GetNotAfter().AsTime().Sub(now)))
 		} else {
@@ -151,7 +152,10 @@ func (o *overviewScreen) traffic(m *Model, c *controlv1.Counters, w int) string 
 		}
 		refused = l.Dim.Paint("refused ") + style.Paint(fmt.Sprintf("%d.%d%%", tenths/10, tenths%10))
 	}
-	const label = "handshakes/min "
+	label := "handshakes/min "
+	if w < 44 {
+		label = "/min "
+	}
 	room := w - widget.Width(live) - widget.Width(refused) - len(label) - 4
 	per := c.GetHandshakesPerMinute()
 	now := ""

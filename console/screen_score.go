@@ -138,8 +138,9 @@ func (s *scoreScreen) bars(m *Model, w, h int) []string {
 			line += "   "
 		}
 	}
-	if points := m.store.points(); len(points) > 2 && h >= 26 {
-		lines = append(lines, l.Dim.Paint(widget.Fit("history", 22, ""))+l.Spark(scoresOf(points), inner-22, l.Wave))
+	if points := m.store.points(); len(points) > 1 && h >= 26 {
+		label := widget.Span(points[len(points)-1].At.Sub(points[0].At))
+		lines = append(lines, l.Dim.Paint(widget.Fit("last "+label, categoryWidth+2, ""))+l.Spark(course(points, inner-categoryWidth-2), inner-categoryWidth-2, l.Wave))
 	}
 	return l.Box("Score", "measured "+fmt.Sprint(r.MeasuredPercent)+"%", lines, w, len(lines)+2, false)
 }
@@ -156,24 +157,40 @@ func capsText(r *score.Report) string {
 	return fmt.Sprintf("capped at %d, it would be %d: %s", c.At, r.Uncapped, strings.TrimSpace(c.ID+" "+c.When))
 }
 
+// categoryWidth is how wide a category's name is.
+const categoryWidth = 14
+
 func (s *scoreScreen) category(m *Model, c score.Subtotal, w int) string {
 	l := m.look
-	name := widget.Fit(widget.Clean(c.Name), 20, l.Glyphs.More)
+	name := widget.Fit(widget.Clean(c.Name), categoryWidth, l.Glyphs.More)
 	if c.Of == 0 {
-		return l.Dim.Paint(name) + "  " + l.Dim.Paint(widget.Fit("does not apply", w-22, l.Glyphs.More))
+		return l.Dim.Paint(name) + "  " + l.Dim.Paint(widget.Fit("does not apply", w-categoryWidth-2, l.Glyphs.More))
 	}
 	percent := c.Points * 100 / c.Of
 	style := l.Grade(percent)
 	if m.old() {
 		style = l.Dim
 	}
-	return l.Text.Paint(name) + "  " + l.Bar(c.Points, c.Of, w-22-5, style) + l.Dim.Paint(fmt.Sprintf("%4d%%", percent))
+	return l.Text.Paint(name) + "  " + l.Bar(c.Points, c.Of, w-categoryWidth-7, style) + l.Dim.Paint(fmt.Sprintf("%4d%%", percent))
 }
 
-func scoresOf(points []Point) []uint32 {
-	out := make([]uint32, len(points))
-	for i, p := range points {
-		out[i] = uint32(max(p.Score, 0))
+// course is the score over the time that is known, in n steps, measured from a
+// little below the lowest so that changes show.
+func course(points []Point, n int) []uint32 {
+	out := make([]uint32, n)
+	first, last := points[0].At, points[len(points)-1].At
+	low := points[0].Score
+	for _, p := range points {
+		low = min(low, p.Score)
+	}
+	low = max(low-10, 0)
+	at := 0
+	for i := range out {
+		now := first.Add(last.Sub(first) * time.Duration(i+1) / time.Duration(n))
+		for at+1 < len(points) && !points[at+1].At.After(now) {
+			at++
+		}
+		out[i] = uint32(points[at].Score - low)
 	}
 	return out
 }

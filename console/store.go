@@ -21,6 +21,7 @@ type store struct {
 	inventory *Inventory
 	rows      []*certRow // all of them, unsorted
 	bySerial  map[string]*certRow
+	counted   census
 	fleet     *hubv1.Fleet
 	agents    *Agents
 	scored    *Scored
@@ -95,26 +96,29 @@ func (s *store) setInventory(inv *Inventory) {
 	}
 }
 
-// counts is how many certificates are in each state.
-func (s *store) counts(now time.Time) (n [certStates]int) {
-	for _, r := range s.rows {
-		n[r.state(now)]++
-	}
-	return n
+// census is what the overview says of all certificates. It is taken once for
+// each second that is shown.
+type census struct {
+	at      time.Time
+	of      *Inventory
+	n       [certStates]int
+	soonest *certRow // the one that ends next; nil: none does
 }
 
-// soonest is the certificate that ends next; nil: none does.
-func (s *store) soonest(now time.Time) *certRow {
-	var first *certRow
+func (s *store) census(now time.Time) *census {
+	c := &s.counted
+	if c.of == s.inventory && c.at.Equal(now) {
+		return c
+	}
+	*c = census{at: now, of: s.inventory}
 	for _, r := range s.rows {
-		if st := r.state(now); st != stateValid && st != stateExpiring {
-			continue
-		}
-		if first == nil || r.GetNotAfter().AsTime().Before(first.GetNotAfter().AsTime()) {
-			first = r
+		st := r.state(now)
+		c.n[st]++
+		if st <= stateExpiring && (c.soonest == nil || r.GetNotAfter().GetSeconds() < c.soonest.GetNotAfter().GetSeconds()) {
+			c.soonest = r
 		}
 	}
-	return first
+	return c
 }
 
 func (s *store) setConnections(l *controlv1.ListConnectionsResponse, now time.Time) {
@@ -231,37 +235,45 @@ func (s *store) refusedShare() (tenths int, some bool) {
 	return int(out * 1000 / (in + out)), true
 }
 
+// sorted is a row with what it is sorted by.
+type sorted struct {
+	*certRow
+	state certState
+	rank  int64 // lower first
+	end   int64 // likewise
+}
+
 // sortRows orders certificates. Soonest: what ends next is first, then what has
 // ended, the last one first.
-func sortRows(rows []*certRow, by string, s *store, now time.Time) {
-	rank := func(r *certRow) int {
-		if st := r.state(now); st > stateExpiring {
-			return int(st)
+func sortRows(rows []*certRow, by string, s *store, now time.Time) []*certRow {
+	all := make([]sorted, len(rows))
+	for i, r := range rows {
+		k := sorted{certRow: r, state: r.state(now), end: r.GetNotAfter().GetSeconds()}
+		if k.state > stateExpiring {
+			k.rank, k.end = int64(k.state), -k.end
 		}
-		return 0
+		all[i] = k
 	}
-	end := func(r *certRow) int64 { return r.GetNotAfter().GetSeconds() }
-	soonest := func(a, b *certRow) int {
-		c := cmp.Compare(rank(a), rank(b))
-		if c != 0 {
-			return c
-		}
-		if rank(a) == 0 {
-			return cmp.Or(cmp.Compare(end(a), end(b)), strings.Compare(a.GetId(), b.GetId()))
-		}
-		return cmp.Or(cmp.Compare(end(b), end(a)), strings.Compare(a.GetId(), b.GetId()))
+	soonest := func(a, b *sorted) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.end, b.end), strings.Compare(a.GetId(), b.GetId()))
 	}
-	slices.SortFunc(rows, func(a, b *certRow) int {
-		switch by {
-		case "name":
-			return cmp.Or(strings.Compare(a.name(), b.name()), soonest(a, b))
-		case "state":
-			return cmp.Or(cmp.Compare(b.state(now), a.state(now)), soonest(a, b))
-		case "connections":
-			return cmp.Or(cmp.Compare(s.conns[b.GetSerial()], s.conns[a.GetSerial()]), soonest(a, b))
-		case "issued":
-			return cmp.Or(cmp.Compare(b.GetIssuedAt().GetSeconds(), a.GetIssuedAt().GetSeconds()), soonest(a, b))
+	order := map[string]func(a, b *sorted) int{
+		"name":        func(a, b *sorted) int { return strings.Compare(a.name(), b.name()) },
+		"state":       func(a, b *sorted) int { return cmp.Compare(b.state, a.state) },
+		"connections": func(a, b *sorted) int { return cmp.Compare(s.conns[b.GetSerial()], s.conns[a.GetSerial()]) },
+		"issued":      func(a, b *sorted) int { return cmp.Compare(b.GetIssuedAt().GetSeconds(), a.GetIssuedAt().GetSeconds()) },
+	}[by]
+	slices.SortFunc(all, func(a, b sorted) int {
+		if order != nil {
+			if c := order(&a, &b); c != 0 {
+				return c
+			}
 		}
-		return soonest(a, b)
+		return soonest(&a, &b)
 	})
+	out := make([]*certRow, len(all))
+	for i := range all {
+		out[i] = all[i].certRow
+	}
+	return out
 }

@@ -132,18 +132,16 @@ func operands(cmd *cobra.Command) []console.Field {
 	return all
 }
 
-// runForConsole runs a command as the command line does, and gives what it
-// printed or why it failed.
+// runForConsole runs a command as the command line does, at the console's
+// sidecar, and gives what it printed or why it failed.
 func runForConsole(ctx context.Context, d *daemonConn, argv []string) (string, error) {
 	var out, errs bytes.Buffer
 	root := newRoot(stdio{strings.NewReader(""), &out, &errs})
-	cmd, _, err := root.Find(argv)
-	if err == nil && cmd.Flags().Lookup("socket") == nil && cmd.InheritedFlags().Lookup("socket") == nil {
-		root.SetArgs(argv)
-	} else {
-		root.SetArgs(append([]string{}, append(strings.Fields(commandName(cmd)), append([]string{"--socket=" + d.path()}, argv[len(strings.Fields(commandName(cmd))):]...)...)...))
+	if cmd, rest, err := root.Find(argv); err == nil && (cmd.Flags().Lookup("socket") != nil || cmd.InheritedFlags().Lookup("socket") != nil) {
+		argv = append(append(strings.Fields(commandName(cmd)), "--socket="+d.path()), rest...)
 	}
-	err = root.ExecuteContext(ctx)
+	root.SetArgs(argv)
+	err := root.ExecuteContext(ctx)
 	if f, ok := errors.AsType[*failure](err); ok {
 		return "", &console.Problem{Text: f.Error(), Hint: f.hint}
 	}

@@ -26,6 +26,7 @@ func (l *Look) Box(title, note string, lines []string, w, h int, focus bool) []s
 
 func (l *Look) top(title, note string, w int, edge, name Style) string {
 	g := &l.Glyphs
+	title, note = Clean(title), Clean(note)
 	room := w - 2
 	left, right := "", ""
 	if title != "" {

@@ -33,10 +33,10 @@ func (l *Look) Spark(values []uint32, w int, style Style) string {
 	var b strings.Builder
 	for _, v := range values {
 		i := 0
-		if v > 0 {
-			i = 1 + int(uint64(v-1)*uint64(len(bars)-1)/uint64(most))
+		if v > 0 { // rounded up
+			i = int((uint64(v)*uint64(len(bars)-1) + uint64(most) - 1) / uint64(most))
 		}
-		b.WriteString(bars[min(i, len(bars)-1)])
+		b.WriteString(bars[i])
 	}
 	return style.Paint(b.String())
 }

@@ -116,14 +116,13 @@ func (t *Table) line(l *Look, widths []int, i, w int) string {
 		ground = l.Selected
 	}
 	lead := " "
-	if selected {
+	switch {
+	case row.Marked:
+		lead = l.Glyphs.Mark
+	case selected:
 		lead = l.Glyphs.Pointer
 	}
-	mark := " "
-	if row.Marked {
-		mark = l.Glyphs.Mark
-	}
-	text := l.Accent.On(ground).Paint(lead + mark)
+	text := l.Accent.On(ground).Paint(lead + " ")
 	used := 2
 	for j, c := range row.Cells {
 		part := t.cell(l, c.Text, widths[j], j)

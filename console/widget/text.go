@@ -80,12 +80,11 @@ func Space(n int) string {
 }
 
 // Sides puts one text at the left and one at the right of a line. When both do
-// not fit the right one is cut.
+// not fit the left one is cut; the right one never takes more than two thirds.
 func Sides(left, right string, w int, tail string) string {
-	left = Cut(left, w, tail)
-	room := w - Width(left)
-	right = Cut(right, room-1, tail)
-	return left + Space(room-Width(right)) + right
+	right = Cut(right, w*2/3, tail)
+	left = Cut(left, w-Width(right)-1, tail)
+	return left + Space(w-Width(left)-Width(right)) + right
 }
 
 // Wrap breaks a text into lines of at most w cells.
@@ -132,11 +131,14 @@ func Span(d time.Duration) string {
 	if d < 0 {
 		sign, d = "-", -d
 	}
+	day, hour := d/(24*time.Hour), d%(24*time.Hour)/time.Hour
 	switch {
-	case d >= 10*24*time.Hour:
-		return fmt.Sprintf("%s%dd", sign, d/(24*time.Hour))
-	case d >= 24*time.Hour:
-		return fmt.Sprintf("%s%dd %dh", sign, d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	case day >= 10 || day > 0 && hour == 0:
+		return fmt.Sprintf("%s%dd", sign, day)
+	case day > 0:
+		return fmt.Sprintf("%s%dd %dh", sign, day, hour)
+	case d >= time.Hour && d%time.Hour < time.Minute:
+		return fmt.Sprintf("%s%dh", sign, d/time.Hour)
 	case d >= time.Hour:
 		return fmt.Sprintf("%s%dh %dm", sign, d/time.Hour, d%time.Hour/time.Minute)
 	case d >= time.Minute:
