@@ -44,7 +44,8 @@ in an answer.
 With --listen it serves HTTP on loopback, to programs of the same user only.
 With --self-secure it listens on a Unix socket, for a sidecar that stands in front
 with backend.protocol = "mcp": clients need a certificate, the sidecar's rules and
-revocations are in force, and --operator and --viewer say which of them may what.`
+revocations are in force, and --operator and --viewer say which of them may what.
+Without a flag about it, [mcp] of the sidecar's configuration says how to serve.`
 
 func newMCPServe(s stdio) *cobra.Command {
 	v := &mcpServe{s: s}
@@ -117,6 +118,9 @@ func (v *mcpServe) check(cmd *cobra.Command) error {
 }
 
 func (v *mcpServe) run(cmd *cobra.Command) error {
+	if err := v.configured(cmd); err != nil {
+		return err
+	}
 	if err := v.check(cmd); err != nil {
 		return err
 	}

@@ -367,7 +367,7 @@ func TestWarnings(t *testing.T) {
 		{"an mcp backend is served", "backend.protocol = 'mcp'\nbackend.path = '/x'\nmcp_gateway.rate = '1/s'", ""},
 		{"an mcp-stdio backend is served", "backend.protocol = 'mcp-stdio'\nbackend.command = ['/s']\nmcp_gateway.child_idle = '1m'", ""},
 		{"FIPS mode is the daemon's to judge", `fips.mode = "on"`, ""},
-		{"sections without effect draw one warning each", "mcp.enabled = true\nmcp.transport = 'sse'\nclient_cert.max_ttl = '2d'", "mcp client_cert"},
+		{"sections without effect draw one warning each", "client_cert.max_ttl = '2d'\nclient_cert.default_ttl = '1d'", "client_cert"},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			c := mustParse(t, "t.toml", with(tt.file))

@@ -12,7 +12,6 @@ type gap struct {
 // gaps is what is not built yet. Whoever builds one deletes its row.
 func gaps() []gap {
 	return []gap{
-		{key: "mcp", would: "it would configure tlsmcp as an MCP server"},
 		{key: "client_cert", would: "it would bound the lifetime of client certificates that are issued"},
 	}
 }

@@ -233,3 +233,31 @@ func TestTheCommandLineSaysWhatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+func TestTheSidecarsConfigurationSaysHowToServe(t *testing.T) {
+	w := newWorld(t)
+	addr := freeAddress(t)
+	serve := func() *exec.Cmd { return exec.Command(tlsmcp, "mcp", "--socket", w.sidecar.socket) }
+	w.set("mcp", "transport", `"http"`)
+	w.set("mcp", "sse_address", `"`+addr+`"`)
+	w.cli("reload")
+	w.launch(tlsmcp, "mcp", "--socket", w.sidecar.socket).await("serving MCP at http://" + addr + "/mcp")
+	if status, body := post(t, plain(t), "http://"+addr+"/mcp", nil, strings.NewReader(hello)); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
+	}
+	// A flag says more.
+	w.pipe(newClient(t), exec.Command(tlsmcp, "mcp", "--transport", "stdio", "--socket", w.sidecar.socket)).begin()
+	w.set("mcp", "enabled", "false")
+	w.cli("reload")
+	out, err := serve().CombinedOutput()
+	if err == nil || !containsAll(string(out), "mcp.enabled is false", "hint:") {
+		t.Errorf("%v: %s", err, out)
+	}
+	w.set("mcp", "enabled", "true")
+	w.set("mcp", "transport", `"stdio"`)
+	w.set("mcp", "self_secure", "true")
+	w.cli("reload")
+	if out, err := serve().CombinedOutput(); err == nil || !containsAll(string(out), "mcp.self_secure", "hint:") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
