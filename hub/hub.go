@@ -23,6 +23,7 @@ import (
 	"cyphers.ai/tlsmcp/hub/rest"
 	"cyphers.ai/tlsmcp/hub/service"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
+	"cyphers.ai/tlsmcp/ipc/hubjson"
 	"cyphers.ai/tlsmcp/ipc/peercred"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -120,7 +121,7 @@ const compressFrom = 64 << 10
 // Handler serves the Hub's paths. Who asks must be in the request's context.
 func Handler(s *service.Service, l *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	path, calls := hubv1connect.NewHubServiceHandler(s, connect.WithInterceptors(problem.Interceptor{Log: l}), connect.WithReadMaxBytes(rest.MaxBody),
+	path, calls := hubv1connect.NewHubServiceHandler(s, connect.WithInterceptors(problem.Interceptor{Log: l}), hubjson.HandlerOptions(), connect.WithReadMaxBytes(rest.MaxBody),
 		connect.WithCompressMinBytes(compressFrom))
 	mux.Handle(path, calls)
 	mux.Handle("/", logged(rest.NewHandler(rest.Routes(s)), l))

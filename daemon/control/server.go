@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"cyphers.ai/tlsmcp/ipc/control/v1/controlv1connect"
+	"cyphers.ai/tlsmcp/ipc/hubjson"
 	"cyphers.ai/tlsmcp/ipc/peercred"
 	"cyphers.ai/tlsmcp/ipc/problem"
 )
@@ -104,7 +105,7 @@ func New(l net.Listener, o Options) (*Server, error) {
 	g := &guard{access: o.Access, needs: needs(), mayRecord: o.MayRecord, mutated: o.Mutated}
 	mux := http.NewServeMux()
 	path, calls := controlv1connect.NewControlServiceHandler(o.Calls,
-		connect.WithInterceptors(problem.Interceptor{Log: o.Log}, g),
+		connect.WithInterceptors(problem.Interceptor{Log: o.Log}, g), hubjson.HandlerOptions(),
 		connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(compressFrom))
 	mux.Handle(path, calls)
 	if o.HubCalls != nil {

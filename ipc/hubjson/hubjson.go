@@ -4,8 +4,8 @@
 // number and list there even when empty, and what is not set left out where
 // absence means something, which is a time or a message.
 //
-// It is used by the Hub's REST paths and by the command line's --json, so both
-// print the same.
+// It is used by the Hub's REST paths, by both contracts when they are spoken to in
+// JSON, and by the command line's --json, so all print the same.
 package hubjson
 
 import (
@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -62,6 +63,14 @@ type writer struct {
 func (w *writer) message(m protoreflect.Message) {
 	if t, ok := m.Interface().(*timestamppb.Timestamp); ok {
 		w.text(t.AsTime().Format(time.RFC3339Nano))
+		return
+	}
+	if o, ok := m.Interface().(*structpb.Struct); ok { // it is JSON already
+		raw, err := json.Marshal(o.AsMap())
+		if err != nil && w.err == nil {
+			w.err = err
+		}
+		w.b.Write(raw)
 		return
 	}
 	w.b.WriteByte('{')

@@ -216,14 +216,25 @@ func TestCurlSpeaksTheControlAPI(t *testing.T) {
 		i := strings.LastIndexByte(out, '\n')
 		return out[:i], must(strconv.Atoi(out[i+1:]))(t)
 	}
-	if body, status := call("GetStatus", "{}"); status != http.StatusOK || !strings.Contains(body, `"serviceId":"e2e"`) {
+	if body, status := call("GetStatus", "{}"); status != http.StatusOK || !strings.Contains(body, `"service_id":"e2e"`) {
 		t.Errorf("GetStatus: %d %s", status, body)
 	}
 	if body, status := call("SetLogLevel", `{"level":"loud"}`); status != http.StatusBadRequest || !strings.Contains(body, "loud") {
 		t.Errorf("a bad level: %d %s", status, body)
 	}
-	if body, status := call("CloseConnections", `{"identty":"alice"}`); status != http.StatusBadRequest || !strings.Contains(body, "one of id") {
+	// What is misspelled is not carried out without it.
+	if body, status := call("CloseConnections", `{"id":1,"identty":"alice"}`); status != http.StatusBadRequest ||
+		!containsAll(body, []string{"invalid_argument", `no field \"identty\"`, "it has id, identity, serial"}) {
 		t.Errorf("a field that is not there: %d %s", status, body)
+	}
+	if body, status := call("Reload", `{"dry_run":true}`); status != http.StatusBadRequest || !strings.Contains(body, "it has none") {
+		t.Errorf("a field that is not there: %d %s", status, body)
+	}
+	if n := len(d.all(kv{"msg": "reloaded"}.match)); n != 0 {
+		t.Error("the configuration was reloaded")
+	}
+	if body, status := call("SetLogLevel", `{"level":`); status != http.StatusBadRequest {
+		t.Errorf("half a request: %d %s", status, body)
 	}
 	if body, status := call("Nothing", "{}"); status != http.StatusNotFound {
 		t.Errorf("a call that is not there: %d %s", status, body)
