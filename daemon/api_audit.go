@@ -4,8 +4,10 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/hub"
@@ -94,19 +96,46 @@ func (a *api) ExportAudit(ctx context.Context, r *controlv1.ExportAuditRequest, 
 	return err
 }
 
-func (a *api) VerifyAudit(context.Context, *controlv1.VerifyAuditRequest) (*controlv1.VerifyAuditResponse, error) {
+func (a *api) VerifyAudit(ctx context.Context, _ *controlv1.VerifyAuditRequest) (*controlv1.VerifyAuditResponse, error) {
+	return a.verify(func(uint64, uint64) error { return ctx.Err() })
+}
+
+func (a *api) WatchVerifyAudit(_ context.Context, _ *controlv1.WatchVerifyAuditRequest, out *connect.ServerStream[controlv1.WatchVerifyAuditResponse]) error {
+	last := &controlv1.WatchVerifyAuditResponse{}
+	r, err := a.verify(func(done, total uint64) error {
+		last.Done, last.Total = done, total
+		return out.Send(last)
+	})
+	if err != nil {
+		return err
+	}
+	last.Done, last.Result = last.Total, r
+	return out.Send(last)
+}
+
+func (a *api) verify(progress func(done, total uint64) error) (*controlv1.VerifyAuditResponse, error) {
 	log, err := a.auditLog()
 	if err != nil {
 		return nil, err
 	}
 	st := log.State()
-	r, err := audit.Verify(st.Dir, audit.VerifyOptions{Until: st.Sequence})
+	r, err := audit.Verify(st.Dir, audit.VerifyOptions{Until: st.Sequence, Progress: progress})
 	if err != nil {
 		return nil, err
 	}
-	out := &controlv1.VerifyAuditResponse{Ok: r.OK(), Entries: r.Entries, First: r.First, Last: r.Last, Checkpoints: uint32(r.Checkpoints), Log: r.Log, Keys: r.Keys, Unsigned: r.Unsigned}
+	out := &controlv1.VerifyAuditResponse{Ok: r.OK(), Entries: r.Entries, First: r.First, Last: r.Last, Checkpoints: uint32(r.Checkpoints), Log: r.Log, Keys: r.Keys, Unsigned: r.Unsigned,
+		Files: uint32(r.Files), FirstTime: textTime(r.FirstTime), LastTime: textTime(r.LastTime), MoreFaults: uint32(r.More)}
 	for _, f := range r.Faults {
 		out.Faults = append(out.Faults, f.String())
 	}
 	return out, nil
+}
+
+// textTime is a time as the log has it; nil when it is none.
+func textTime(s string) *timestamppb.Timestamp {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return nil
+	}
+	return timestamppb.New(t)
 }

@@ -211,12 +211,18 @@ Exit codes: 0 nothing is wrong, 1 something is.`,
 				}
 				dir = st.GetAudit().GetDir()
 			}
-			o := audit.VerifyOptions{Key: key}
+			bar := newProgress(s.err, "verifying")
+			defer bar.end()
+			o := audit.VerifyOptions{Key: key, Progress: func(done, total uint64) error {
+				bar.at(done, total)
+				return cmd.Context().Err()
+			}}
 			var err error
 			if o.Held, err = heldCheckpoints(cmd.Context(), h, checkpoints, withHub); err != nil {
 				return err
 			}
 			r, err := audit.Verify(dir, o)
+			bar.end()
 			if err != nil {
 				return &failure{exitUsage, err, "name the directory of the log; reading it takes the right to"}
 			}
@@ -233,16 +239,39 @@ Exit codes: 0 nothing is wrong, 1 something is.`,
 }
 
 func verifyByDaemon(ctx context.Context, s stdio, d *daemonConn) error {
-	r, err := ask(ctx, d, (*controlclient.Client).VerifyAudit, &controlv1.VerifyAuditRequest{})
+	c := d.connect()
+	defer c.Close()
+	stream, err := c.WatchVerifyAudit(ctx, &controlv1.WatchVerifyAuditRequest{})
 	if err != nil {
+		return explainControl(c, err)
+	}
+	defer stream.Close()
+	bar := newProgress(s.err, "verifying")
+	defer bar.end()
+	var r *controlv1.VerifyAuditResponse
+	for stream.Receive() {
+		bar.at(stream.Msg().GetDone(), stream.Msg().GetTotal())
+		r = stream.Msg().GetResult()
+	}
+	bar.end()
+	if err := explainControl(c, stream.Err()); err != nil {
 		return err
 	}
-	report := &audit.Report{Log: r.GetLog(), Entries: r.GetEntries(), First: r.GetFirst(), Last: r.GetLast(), Checkpoints: int(r.GetCheckpoints()),
-		Keys: r.GetKeys(), Unsigned: r.GetUnsigned()}
+	report := &audit.Report{Log: r.GetLog(), Files: int(r.GetFiles()), Entries: r.GetEntries(), First: r.GetFirst(), Last: r.GetLast(),
+		FirstTime: auditTime(r.GetFirstTime()), LastTime: auditTime(r.GetLastTime()), Checkpoints: int(r.GetCheckpoints()),
+		Keys: r.GetKeys(), Unsigned: r.GetUnsigned(), More: int(r.GetMoreFaults()), Faults: []audit.Fault{}}
 	for _, f := range r.GetFaults() {
 		report.Faults = append(report.Faults, audit.Fault{Problem: f})
 	}
 	return printReport(s, d, report)
+}
+
+// auditTime is a time as the log writes it; empty for none.
+func auditTime(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return audit.Time{Time: t.AsTime()}.Text()
 }
 
 func printReport(s stdio, d *daemonConn, r *audit.Report) error {
@@ -262,6 +291,9 @@ func printReport(s stdio, d *daemonConn, r *audit.Report) error {
 			state = paint.bad(fmt.Sprintf("× %d faults", len(r.Faults)+r.More))
 		}
 		fmt.Fprintf(s.out, "%s: %d entries, %d to %d, log %s\n", state, r.Entries, r.First, r.Last, r.Log)
+		if r.Files > 0 && r.FirstTime != "" {
+			fmt.Fprintf(s.out, "  from %s to %s, in %d files\n", r.FirstTime, r.LastTime, r.Files)
+		}
 		fmt.Fprintf(s.out, "  %d checkpoints, signed with the key %s; %d entries after the last one\n", r.Checkpoints, strings.Join(r.Keys, " and "), r.Unsigned)
 		if r.First > 1 {
 			fmt.Fprintf(s.out, "  entries before %d were removed as configured, or with their files\n", r.First)

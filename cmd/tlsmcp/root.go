@@ -169,12 +169,9 @@ func togetherError(err error) error {
 
 // colours reports whether w shows colours: it is a terminal that can, and
 // nobody asked for none (https://no-color.org).
-func colours(w io.Writer) bool {
-	return os.Getenv("NO_COLOR") == "" && terminal(w)
-}
+func colours(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && terminal(w) }
 
-// terminal reports whether w is a terminal that can go back to the beginning of
-// a line.
+// terminal reports whether w is a terminal that can move its cursor.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {

@@ -59,6 +59,7 @@ func needs() map[string]Role {
 		controlv1connect.ControlServiceSearchAuditProcedure:      Viewer,
 		controlv1connect.ControlServiceExportAuditProcedure:      Viewer,
 		controlv1connect.ControlServiceVerifyAuditProcedure:      Viewer,
+		controlv1connect.ControlServiceWatchVerifyAuditProcedure: Viewer,
 		controlv1connect.ControlServiceWatchEventsProcedure:      Viewer,
 		controlv1connect.ControlServiceWatchCountersProcedure:    Viewer,
 		controlv1connect.ControlServiceCloseConnectionsProcedure: Operator,

@@ -60,7 +60,13 @@ type VerifyOptions struct {
 	// Until stops at the entry with this number: a log that is being written is
 	// read up to what is known to be on disk. 0: to the end.
 	Until uint64
+	// Progress is told now and then how many bytes were read, of how many. An
+	// error ends it. Optional.
+	Progress func(done, total uint64) error
 }
+
+// progressEvery is after how many bytes Progress is told.
+const progressEvery = 4 << 20
 
 // Verify reads a whole log and tells what is wrong with it. The error is for a
 // log that cannot be read at all.
@@ -72,9 +78,12 @@ func Verify(dir string, o VerifyOptions) (*Report, error) {
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s holds no audit log", dir)
 	}
-	v := &verifier{o: o, r: &Report{}, held: map[uint64][]Check{}}
+	v := &verifier{o: o, r: &Report{Keys: []string{}, Faults: []Fault{}}, held: map[uint64][]Check{}}
 	for _, c := range o.Held {
 		v.held[c.Sequence] = append(v.held[c.Sequence], c)
+	}
+	for _, s := range all {
+		v.total += uint64(s.size)
 	}
 	for i, s := range all {
 		if err := v.file(s, i == len(all)-1); err != nil {
@@ -96,7 +105,33 @@ type verifier struct {
 	last  Hash   // of the line before
 	head  bool   // the line is the first of its file
 	stop  bool   // o.Until is reached
+
+	done, told, total uint64 // bytes read, of which Progress knows, and of all files
 }
+
+// counted counts what is read of a file, and tells of it.
+type counted struct {
+	io.Reader
+	v *verifier
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	v := c.v
+	v.done += uint64(n)
+	if v.o.Progress != nil && v.done-v.told >= progressEvery {
+		v.told = v.done
+		if stop := v.o.Progress(v.done, max(v.total, v.done)); stop != nil {
+			return 0, stopped{stop}
+		}
+	}
+	return n, err
+}
+
+// stopped is why Progress ended it.
+type stopped struct{ error }
+
+func (s stopped) Unwrap() error { return s.error }
 
 func (v *verifier) fault(sequence uint64, format string, args ...any) {
 	if len(v.r.Faults) >= maxFaults {
@@ -114,11 +149,14 @@ func (v *verifier) file(s segment, lastFile bool) error {
 	defer f.Close()
 	v.file_, v.line, v.head = filepath.Base(s.path), 0, true
 	v.r.Files++
-	lines := newLineReader(f)
+	lines := newLineReader(counted{f, v})
 	for !v.stop {
 		line, err := lines.next()
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if s, ok := errors.AsType[stopped](err); ok {
+			return s.error
 		}
 		v.line++
 		if err != nil {

@@ -2860,6 +2860,10 @@ type VerifyAuditResponse struct {
 	Log           string                 `protobuf:"bytes,7,opt,name=log,proto3" json:"log,omitempty"`            // id
 	Keys          []string               `protobuf:"bytes,8,rep,name=keys,proto3" json:"keys,omitempty"`          // ids of those that signed checkpoints
 	Unsigned      uint64                 `protobuf:"varint,9,opt,name=unsigned,proto3" json:"unsigned,omitempty"` // entries after the last checkpoint
+	Files         uint32                 `protobuf:"varint,10,opt,name=files,proto3" json:"files,omitempty"`
+	FirstTime     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"` // of the oldest entry
+	LastTime      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	MoreFaults    uint32                 `protobuf:"varint,13,opt,name=more_faults,json=moreFaults,proto3" json:"more_faults,omitempty"` // beyond those that are told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2957,6 +2961,131 @@ func (x *VerifyAuditResponse) GetUnsigned() uint64 {
 	return 0
 }
 
+func (x *VerifyAuditResponse) GetFiles() uint32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *VerifyAuditResponse) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *VerifyAuditResponse) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *VerifyAuditResponse) GetMoreFaults() uint32 {
+	if x != nil {
+		return x.MoreFaults
+	}
+	return 0
+}
+
+type WatchVerifyAuditRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchVerifyAuditRequest) Reset() {
+	*x = WatchVerifyAuditRequest{}
+	mi := &file_control_v1_control_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchVerifyAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchVerifyAuditRequest) ProtoMessage() {}
+
+func (x *WatchVerifyAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchVerifyAuditRequest.ProtoReflect.Descriptor instead.
+func (*WatchVerifyAuditRequest) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{40}
+}
+
+// WatchVerifyAuditResponse is how far it is, in bytes; the last one has the result.
+type WatchVerifyAuditResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Done          uint64                 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Total         uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Result        *VerifyAuditResponse   `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchVerifyAuditResponse) Reset() {
+	*x = WatchVerifyAuditResponse{}
+	mi := &file_control_v1_control_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchVerifyAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchVerifyAuditResponse) ProtoMessage() {}
+
+func (x *WatchVerifyAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchVerifyAuditResponse.ProtoReflect.Descriptor instead.
+func (*WatchVerifyAuditResponse) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *WatchVerifyAuditResponse) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *WatchVerifyAuditResponse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *WatchVerifyAuditResponse) GetResult() *VerifyAuditResponse {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2965,7 +3094,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[40]
+	mi := &file_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3106,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[40]
+	mi := &file_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3119,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 type ReloadResponse struct {
@@ -3003,7 +3132,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[41]
+	mi := &file_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3144,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[41]
+	mi := &file_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3157,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReloadResponse) GetWarnings() []string {
@@ -3053,7 +3182,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[42]
+	mi := &file_control_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3194,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[42]
+	mi := &file_control_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3207,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 type DrainResponse struct {
@@ -3090,7 +3219,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[43]
+	mi := &file_control_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3102,7 +3231,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[43]
+	mi := &file_control_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3115,7 +3244,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DrainResponse) GetConnections() uint32 {
@@ -3134,7 +3263,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[44]
+	mi := &file_control_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3275,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[44]
+	mi := &file_control_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3288,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3178,7 +3307,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[45]
+	mi := &file_control_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3319,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[45]
+	mi := &file_control_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3332,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{45}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SetLogLevelResponse) GetBefore() string {
@@ -3226,7 +3355,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[46]
+	mi := &file_control_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3367,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[46]
+	mi := &file_control_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3380,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{46}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WatchEventsRequest) GetFromSequence() uint64 {
@@ -3301,7 +3430,7 @@ type EventBatch struct {
 
 func (x *EventBatch) Reset() {
 	*x = EventBatch{}
-	mi := &file_control_v1_control_proto_msgTypes[47]
+	mi := &file_control_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3442,7 @@ func (x *EventBatch) String() string {
 func (*EventBatch) ProtoMessage() {}
 
 func (x *EventBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[47]
+	mi := &file_control_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3455,7 @@ func (x *EventBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
 func (*EventBatch) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{47}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *EventBatch) GetEvents() []*Event {
@@ -3386,7 +3515,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_control_v1_control_proto_msgTypes[48]
+	mi := &file_control_v1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3527,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[48]
+	mi := &file_control_v1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3540,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{48}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Event) GetSequence() uint64 {
@@ -3597,7 +3726,7 @@ type WatchCountersRequest struct {
 
 func (x *WatchCountersRequest) Reset() {
 	*x = WatchCountersRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[49]
+	mi := &file_control_v1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3609,7 +3738,7 @@ func (x *WatchCountersRequest) String() string {
 func (*WatchCountersRequest) ProtoMessage() {}
 
 func (x *WatchCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[49]
+	mi := &file_control_v1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3622,7 +3751,7 @@ func (x *WatchCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCountersRequest.ProtoReflect.Descriptor instead.
 func (*WatchCountersRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{49}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{51}
 }
 
 // Counters are totals since the daemon started, and rates of the last seconds.
@@ -3651,7 +3780,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_control_v1_control_proto_msgTypes[50]
+	mi := &file_control_v1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3663,7 +3792,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[50]
+	mi := &file_control_v1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3676,7 +3805,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{50}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Counters) GetTime() *timestamppb.Timestamp {
@@ -4043,7 +4172,7 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x06before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\"+\n" +
 	"\x13ExportAuditResponse\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\tR\x05lines\"\x14\n" +
-	"\x12VerifyAuditRequest\"\xe5\x01\n" +
+	"\x12VerifyAuditRequest\"\x90\x03\n" +
 	"\x13VerifyAuditResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x18\n" +
 	"\aentries\x18\x02 \x01(\x04R\aentries\x12\x14\n" +
@@ -4053,7 +4182,19 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x06faults\x18\x06 \x03(\tR\x06faults\x12\x10\n" +
 	"\x03log\x18\a \x01(\tR\x03log\x12\x12\n" +
 	"\x04keys\x18\b \x03(\tR\x04keys\x12\x1a\n" +
-	"\bunsigned\x18\t \x01(\x04R\bunsigned\"\x0f\n" +
+	"\bunsigned\x18\t \x01(\x04R\bunsigned\x12\x14\n" +
+	"\x05files\x18\n" +
+	" \x01(\rR\x05files\x129\n" +
+	"\n" +
+	"first_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x1f\n" +
+	"\vmore_faults\x18\r \x01(\rR\n" +
+	"moreFaults\"\x19\n" +
+	"\x17WatchVerifyAuditRequest\"\x84\x01\n" +
+	"\x18WatchVerifyAuditResponse\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\x04R\x04done\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12>\n" +
+	"\x06result\x18\x03 \x01(\v2&.tlsmcp.control.v1.VerifyAuditResponseR\x06result\"\x0f\n" +
 	"\rReloadRequest\"O\n" +
 	"\x0eReloadResponse\x12\x1a\n" +
 	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x12!\n" +
@@ -4135,7 +4276,7 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"mcpRefused\x12\x19\n" +
 	"\bmcp_rate\x18\x0f \x01(\x01R\amcpRate\x122\n" +
 	"\x15handshakes_per_minute\x18\x10 \x03(\rR\x13handshakesPerMinute\x12%\n" +
-	"\x0eevents_dropped\x18\x11 \x01(\x04R\reventsDropped2\x88\x0e\n" +
+	"\x0eevents_dropped\x18\x11 \x01(\x04R\reventsDropped2\xf7\x0e\n" +
 	"\x0eControlService\x12J\n" +
 	"\x05Hello\x12\x1f.tlsmcp.control.v1.HelloRequest\x1a .tlsmcp.control.v1.HelloResponse\x12K\n" +
 	"\tGetStatus\x12#.tlsmcp.control.v1.GetStatusRequest\x1a\x19.tlsmcp.control.v1.Status\x12V\n" +
@@ -4152,7 +4293,8 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\fApproveTools\x12&.tlsmcp.control.v1.ApproveToolsRequest\x1a'.tlsmcp.control.v1.ApproveToolsResponse\x12\\\n" +
 	"\vSearchAudit\x12%.tlsmcp.control.v1.SearchAuditRequest\x1a&.tlsmcp.control.v1.SearchAuditResponse\x12^\n" +
 	"\vExportAudit\x12%.tlsmcp.control.v1.ExportAuditRequest\x1a&.tlsmcp.control.v1.ExportAuditResponse0\x01\x12\\\n" +
-	"\vVerifyAudit\x12%.tlsmcp.control.v1.VerifyAuditRequest\x1a&.tlsmcp.control.v1.VerifyAuditResponse\x12M\n" +
+	"\vVerifyAudit\x12%.tlsmcp.control.v1.VerifyAuditRequest\x1a&.tlsmcp.control.v1.VerifyAuditResponse\x12m\n" +
+	"\x10WatchVerifyAudit\x12*.tlsmcp.control.v1.WatchVerifyAuditRequest\x1a+.tlsmcp.control.v1.WatchVerifyAuditResponse0\x01\x12M\n" +
 	"\x06Reload\x12 .tlsmcp.control.v1.ReloadRequest\x1a!.tlsmcp.control.v1.ReloadResponse\x12J\n" +
 	"\x05Drain\x12\x1f.tlsmcp.control.v1.DrainRequest\x1a .tlsmcp.control.v1.DrainResponse\x12\\\n" +
 	"\vSetLogLevel\x12%.tlsmcp.control.v1.SetLogLevelRequest\x1a&.tlsmcp.control.v1.SetLogLevelResponse\x12U\n" +
@@ -4171,7 +4313,7 @@ func file_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_control_v1_control_proto_rawDescData
 }
 
-var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_control_v1_control_proto_goTypes = []any{
 	(*HelloRequest)(nil),             // 0: tlsmcp.control.v1.HelloRequest
 	(*HelloResponse)(nil),            // 1: tlsmcp.control.v1.HelloResponse
@@ -4213,111 +4355,118 @@ var file_control_v1_control_proto_goTypes = []any{
 	(*ExportAuditResponse)(nil),      // 37: tlsmcp.control.v1.ExportAuditResponse
 	(*VerifyAuditRequest)(nil),       // 38: tlsmcp.control.v1.VerifyAuditRequest
 	(*VerifyAuditResponse)(nil),      // 39: tlsmcp.control.v1.VerifyAuditResponse
-	(*ReloadRequest)(nil),            // 40: tlsmcp.control.v1.ReloadRequest
-	(*ReloadResponse)(nil),           // 41: tlsmcp.control.v1.ReloadResponse
-	(*DrainRequest)(nil),             // 42: tlsmcp.control.v1.DrainRequest
-	(*DrainResponse)(nil),            // 43: tlsmcp.control.v1.DrainResponse
-	(*SetLogLevelRequest)(nil),       // 44: tlsmcp.control.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),      // 45: tlsmcp.control.v1.SetLogLevelResponse
-	(*WatchEventsRequest)(nil),       // 46: tlsmcp.control.v1.WatchEventsRequest
-	(*EventBatch)(nil),               // 47: tlsmcp.control.v1.EventBatch
-	(*Event)(nil),                    // 48: tlsmcp.control.v1.Event
-	(*WatchCountersRequest)(nil),     // 49: tlsmcp.control.v1.WatchCountersRequest
-	(*Counters)(nil),                 // 50: tlsmcp.control.v1.Counters
-	nil,                              // 51: tlsmcp.control.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),    // 52: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),          // 53: google.protobuf.Struct
+	(*WatchVerifyAuditRequest)(nil),  // 40: tlsmcp.control.v1.WatchVerifyAuditRequest
+	(*WatchVerifyAuditResponse)(nil), // 41: tlsmcp.control.v1.WatchVerifyAuditResponse
+	(*ReloadRequest)(nil),            // 42: tlsmcp.control.v1.ReloadRequest
+	(*ReloadResponse)(nil),           // 43: tlsmcp.control.v1.ReloadResponse
+	(*DrainRequest)(nil),             // 44: tlsmcp.control.v1.DrainRequest
+	(*DrainResponse)(nil),            // 45: tlsmcp.control.v1.DrainResponse
+	(*SetLogLevelRequest)(nil),       // 46: tlsmcp.control.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),      // 47: tlsmcp.control.v1.SetLogLevelResponse
+	(*WatchEventsRequest)(nil),       // 48: tlsmcp.control.v1.WatchEventsRequest
+	(*EventBatch)(nil),               // 49: tlsmcp.control.v1.EventBatch
+	(*Event)(nil),                    // 50: tlsmcp.control.v1.Event
+	(*WatchCountersRequest)(nil),     // 51: tlsmcp.control.v1.WatchCountersRequest
+	(*Counters)(nil),                 // 52: tlsmcp.control.v1.Counters
+	nil,                              // 53: tlsmcp.control.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),          // 55: google.protobuf.Struct
 }
 var file_control_v1_control_proto_depIdxs = []int32{
 	2,  // 0: tlsmcp.control.v1.HelloResponse.caller:type_name -> tlsmcp.control.v1.Caller
-	52, // 1: tlsmcp.control.v1.Status.started_at:type_name -> google.protobuf.Timestamp
-	52, // 2: tlsmcp.control.v1.Status.now:type_name -> google.protobuf.Timestamp
-	52, // 3: tlsmcp.control.v1.Status.config_at:type_name -> google.protobuf.Timestamp
+	54, // 1: tlsmcp.control.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	54, // 2: tlsmcp.control.v1.Status.now:type_name -> google.protobuf.Timestamp
+	54, // 3: tlsmcp.control.v1.Status.config_at:type_name -> google.protobuf.Timestamp
 	5,  // 4: tlsmcp.control.v1.Status.checks:type_name -> tlsmcp.control.v1.Check
 	6,  // 5: tlsmcp.control.v1.Status.certificate:type_name -> tlsmcp.control.v1.Certificate
 	14, // 6: tlsmcp.control.v1.Status.hub:type_name -> tlsmcp.control.v1.HubState
 	10, // 7: tlsmcp.control.v1.Status.trust:type_name -> tlsmcp.control.v1.TrustState
-	50, // 8: tlsmcp.control.v1.Status.counters:type_name -> tlsmcp.control.v1.Counters
-	48, // 9: tlsmcp.control.v1.Status.refusals:type_name -> tlsmcp.control.v1.Event
+	52, // 8: tlsmcp.control.v1.Status.counters:type_name -> tlsmcp.control.v1.Counters
+	50, // 9: tlsmcp.control.v1.Status.refusals:type_name -> tlsmcp.control.v1.Event
 	32, // 10: tlsmcp.control.v1.Status.audit:type_name -> tlsmcp.control.v1.AuditState
-	52, // 11: tlsmcp.control.v1.Check.since:type_name -> google.protobuf.Timestamp
-	52, // 12: tlsmcp.control.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	52, // 13: tlsmcp.control.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	52, // 14: tlsmcp.control.v1.Certificate.loaded_at:type_name -> google.protobuf.Timestamp
+	54, // 11: tlsmcp.control.v1.Check.since:type_name -> google.protobuf.Timestamp
+	54, // 12: tlsmcp.control.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	54, // 13: tlsmcp.control.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	54, // 14: tlsmcp.control.v1.Certificate.loaded_at:type_name -> google.protobuf.Timestamp
 	6,  // 15: tlsmcp.control.v1.GetCertificatesResponse.certificates:type_name -> tlsmcp.control.v1.Certificate
 	11, // 16: tlsmcp.control.v1.TrustState.sources:type_name -> tlsmcp.control.v1.TrustSource
 	12, // 17: tlsmcp.control.v1.TrustState.policy:type_name -> tlsmcp.control.v1.Policy
-	52, // 18: tlsmcp.control.v1.TrustSource.since:type_name -> google.protobuf.Timestamp
-	52, // 19: tlsmcp.control.v1.TrustSource.next_update:type_name -> google.protobuf.Timestamp
-	52, // 20: tlsmcp.control.v1.HubState.since:type_name -> google.protobuf.Timestamp
-	52, // 21: tlsmcp.control.v1.HubState.fresh_at:type_name -> google.protobuf.Timestamp
-	53, // 22: tlsmcp.control.v1.GetScoreResponse.report:type_name -> google.protobuf.Struct
-	52, // 23: tlsmcp.control.v1.Connection.started_at:type_name -> google.protobuf.Timestamp
-	52, // 24: tlsmcp.control.v1.Connection.not_after:type_name -> google.protobuf.Timestamp
+	54, // 18: tlsmcp.control.v1.TrustSource.since:type_name -> google.protobuf.Timestamp
+	54, // 19: tlsmcp.control.v1.TrustSource.next_update:type_name -> google.protobuf.Timestamp
+	54, // 20: tlsmcp.control.v1.HubState.since:type_name -> google.protobuf.Timestamp
+	54, // 21: tlsmcp.control.v1.HubState.fresh_at:type_name -> google.protobuf.Timestamp
+	55, // 22: tlsmcp.control.v1.GetScoreResponse.report:type_name -> google.protobuf.Struct
+	54, // 23: tlsmcp.control.v1.Connection.started_at:type_name -> google.protobuf.Timestamp
+	54, // 24: tlsmcp.control.v1.Connection.not_after:type_name -> google.protobuf.Timestamp
 	19, // 25: tlsmcp.control.v1.ListConnectionsResponse.connections:type_name -> tlsmcp.control.v1.Connection
-	52, // 26: tlsmcp.control.v1.Agent.first_seen:type_name -> google.protobuf.Timestamp
-	52, // 27: tlsmcp.control.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	54, // 26: tlsmcp.control.v1.Agent.first_seen:type_name -> google.protobuf.Timestamp
+	54, // 27: tlsmcp.control.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
 	24, // 28: tlsmcp.control.v1.ListAgentsResponse.agents:type_name -> tlsmcp.control.v1.Agent
-	52, // 29: tlsmcp.control.v1.Tool.approved_at:type_name -> google.protobuf.Timestamp
-	52, // 30: tlsmcp.control.v1.Tool.changed_at:type_name -> google.protobuf.Timestamp
+	54, // 29: tlsmcp.control.v1.Tool.approved_at:type_name -> google.protobuf.Timestamp
+	54, // 30: tlsmcp.control.v1.Tool.changed_at:type_name -> google.protobuf.Timestamp
 	27, // 31: tlsmcp.control.v1.ListToolsResponse.tools:type_name -> tlsmcp.control.v1.Tool
 	27, // 32: tlsmcp.control.v1.ApproveToolsResponse.tools:type_name -> tlsmcp.control.v1.Tool
-	52, // 33: tlsmcp.control.v1.AuditState.durable_at:type_name -> google.protobuf.Timestamp
+	54, // 33: tlsmcp.control.v1.AuditState.durable_at:type_name -> google.protobuf.Timestamp
 	33, // 34: tlsmcp.control.v1.AuditState.sinks:type_name -> tlsmcp.control.v1.SinkState
-	52, // 35: tlsmcp.control.v1.SearchAuditRequest.after:type_name -> google.protobuf.Timestamp
-	52, // 36: tlsmcp.control.v1.SearchAuditRequest.before:type_name -> google.protobuf.Timestamp
-	48, // 37: tlsmcp.control.v1.SearchAuditResponse.events:type_name -> tlsmcp.control.v1.Event
-	52, // 38: tlsmcp.control.v1.ExportAuditRequest.after:type_name -> google.protobuf.Timestamp
-	52, // 39: tlsmcp.control.v1.ExportAuditRequest.before:type_name -> google.protobuf.Timestamp
-	48, // 40: tlsmcp.control.v1.EventBatch.events:type_name -> tlsmcp.control.v1.Event
-	52, // 41: tlsmcp.control.v1.Event.time:type_name -> google.protobuf.Timestamp
-	51, // 42: tlsmcp.control.v1.Event.attributes:type_name -> tlsmcp.control.v1.Event.AttributesEntry
-	52, // 43: tlsmcp.control.v1.Counters.time:type_name -> google.protobuf.Timestamp
-	0,  // 44: tlsmcp.control.v1.ControlService.Hello:input_type -> tlsmcp.control.v1.HelloRequest
-	3,  // 45: tlsmcp.control.v1.ControlService.GetStatus:input_type -> tlsmcp.control.v1.GetStatusRequest
-	15, // 46: tlsmcp.control.v1.ControlService.GetConfig:input_type -> tlsmcp.control.v1.GetConfigRequest
-	7,  // 47: tlsmcp.control.v1.ControlService.GetCertificates:input_type -> tlsmcp.control.v1.GetCertificatesRequest
-	9,  // 48: tlsmcp.control.v1.ControlService.GetTrust:input_type -> tlsmcp.control.v1.GetTrustRequest
-	13, // 49: tlsmcp.control.v1.ControlService.GetHub:input_type -> tlsmcp.control.v1.GetHubRequest
-	17, // 50: tlsmcp.control.v1.ControlService.GetScore:input_type -> tlsmcp.control.v1.GetScoreRequest
-	20, // 51: tlsmcp.control.v1.ControlService.ListConnections:input_type -> tlsmcp.control.v1.ListConnectionsRequest
-	22, // 52: tlsmcp.control.v1.ControlService.CloseConnections:input_type -> tlsmcp.control.v1.CloseConnectionsRequest
-	25, // 53: tlsmcp.control.v1.ControlService.ListAgents:input_type -> tlsmcp.control.v1.ListAgentsRequest
-	28, // 54: tlsmcp.control.v1.ControlService.ListTools:input_type -> tlsmcp.control.v1.ListToolsRequest
-	30, // 55: tlsmcp.control.v1.ControlService.ApproveTools:input_type -> tlsmcp.control.v1.ApproveToolsRequest
-	34, // 56: tlsmcp.control.v1.ControlService.SearchAudit:input_type -> tlsmcp.control.v1.SearchAuditRequest
-	36, // 57: tlsmcp.control.v1.ControlService.ExportAudit:input_type -> tlsmcp.control.v1.ExportAuditRequest
-	38, // 58: tlsmcp.control.v1.ControlService.VerifyAudit:input_type -> tlsmcp.control.v1.VerifyAuditRequest
-	40, // 59: tlsmcp.control.v1.ControlService.Reload:input_type -> tlsmcp.control.v1.ReloadRequest
-	42, // 60: tlsmcp.control.v1.ControlService.Drain:input_type -> tlsmcp.control.v1.DrainRequest
-	44, // 61: tlsmcp.control.v1.ControlService.SetLogLevel:input_type -> tlsmcp.control.v1.SetLogLevelRequest
-	46, // 62: tlsmcp.control.v1.ControlService.WatchEvents:input_type -> tlsmcp.control.v1.WatchEventsRequest
-	49, // 63: tlsmcp.control.v1.ControlService.WatchCounters:input_type -> tlsmcp.control.v1.WatchCountersRequest
-	1,  // 64: tlsmcp.control.v1.ControlService.Hello:output_type -> tlsmcp.control.v1.HelloResponse
-	4,  // 65: tlsmcp.control.v1.ControlService.GetStatus:output_type -> tlsmcp.control.v1.Status
-	16, // 66: tlsmcp.control.v1.ControlService.GetConfig:output_type -> tlsmcp.control.v1.GetConfigResponse
-	8,  // 67: tlsmcp.control.v1.ControlService.GetCertificates:output_type -> tlsmcp.control.v1.GetCertificatesResponse
-	10, // 68: tlsmcp.control.v1.ControlService.GetTrust:output_type -> tlsmcp.control.v1.TrustState
-	14, // 69: tlsmcp.control.v1.ControlService.GetHub:output_type -> tlsmcp.control.v1.HubState
-	18, // 70: tlsmcp.control.v1.ControlService.GetScore:output_type -> tlsmcp.control.v1.GetScoreResponse
-	21, // 71: tlsmcp.control.v1.ControlService.ListConnections:output_type -> tlsmcp.control.v1.ListConnectionsResponse
-	23, // 72: tlsmcp.control.v1.ControlService.CloseConnections:output_type -> tlsmcp.control.v1.CloseConnectionsResponse
-	26, // 73: tlsmcp.control.v1.ControlService.ListAgents:output_type -> tlsmcp.control.v1.ListAgentsResponse
-	29, // 74: tlsmcp.control.v1.ControlService.ListTools:output_type -> tlsmcp.control.v1.ListToolsResponse
-	31, // 75: tlsmcp.control.v1.ControlService.ApproveTools:output_type -> tlsmcp.control.v1.ApproveToolsResponse
-	35, // 76: tlsmcp.control.v1.ControlService.SearchAudit:output_type -> tlsmcp.control.v1.SearchAuditResponse
-	37, // 77: tlsmcp.control.v1.ControlService.ExportAudit:output_type -> tlsmcp.control.v1.ExportAuditResponse
-	39, // 78: tlsmcp.control.v1.ControlService.VerifyAudit:output_type -> tlsmcp.control.v1.VerifyAuditResponse
-	41, // 79: tlsmcp.control.v1.ControlService.Reload:output_type -> tlsmcp.control.v1.ReloadResponse
-	43, // 80: tlsmcp.control.v1.ControlService.Drain:output_type -> tlsmcp.control.v1.DrainResponse
-	45, // 81: tlsmcp.control.v1.ControlService.SetLogLevel:output_type -> tlsmcp.control.v1.SetLogLevelResponse
-	47, // 82: tlsmcp.control.v1.ControlService.WatchEvents:output_type -> tlsmcp.control.v1.EventBatch
-	50, // 83: tlsmcp.control.v1.ControlService.WatchCounters:output_type -> tlsmcp.control.v1.Counters
-	64, // [64:84] is the sub-list for method output_type
-	44, // [44:64] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	54, // 35: tlsmcp.control.v1.SearchAuditRequest.after:type_name -> google.protobuf.Timestamp
+	54, // 36: tlsmcp.control.v1.SearchAuditRequest.before:type_name -> google.protobuf.Timestamp
+	50, // 37: tlsmcp.control.v1.SearchAuditResponse.events:type_name -> tlsmcp.control.v1.Event
+	54, // 38: tlsmcp.control.v1.ExportAuditRequest.after:type_name -> google.protobuf.Timestamp
+	54, // 39: tlsmcp.control.v1.ExportAuditRequest.before:type_name -> google.protobuf.Timestamp
+	54, // 40: tlsmcp.control.v1.VerifyAuditResponse.first_time:type_name -> google.protobuf.Timestamp
+	54, // 41: tlsmcp.control.v1.VerifyAuditResponse.last_time:type_name -> google.protobuf.Timestamp
+	39, // 42: tlsmcp.control.v1.WatchVerifyAuditResponse.result:type_name -> tlsmcp.control.v1.VerifyAuditResponse
+	50, // 43: tlsmcp.control.v1.EventBatch.events:type_name -> tlsmcp.control.v1.Event
+	54, // 44: tlsmcp.control.v1.Event.time:type_name -> google.protobuf.Timestamp
+	53, // 45: tlsmcp.control.v1.Event.attributes:type_name -> tlsmcp.control.v1.Event.AttributesEntry
+	54, // 46: tlsmcp.control.v1.Counters.time:type_name -> google.protobuf.Timestamp
+	0,  // 47: tlsmcp.control.v1.ControlService.Hello:input_type -> tlsmcp.control.v1.HelloRequest
+	3,  // 48: tlsmcp.control.v1.ControlService.GetStatus:input_type -> tlsmcp.control.v1.GetStatusRequest
+	15, // 49: tlsmcp.control.v1.ControlService.GetConfig:input_type -> tlsmcp.control.v1.GetConfigRequest
+	7,  // 50: tlsmcp.control.v1.ControlService.GetCertificates:input_type -> tlsmcp.control.v1.GetCertificatesRequest
+	9,  // 51: tlsmcp.control.v1.ControlService.GetTrust:input_type -> tlsmcp.control.v1.GetTrustRequest
+	13, // 52: tlsmcp.control.v1.ControlService.GetHub:input_type -> tlsmcp.control.v1.GetHubRequest
+	17, // 53: tlsmcp.control.v1.ControlService.GetScore:input_type -> tlsmcp.control.v1.GetScoreRequest
+	20, // 54: tlsmcp.control.v1.ControlService.ListConnections:input_type -> tlsmcp.control.v1.ListConnectionsRequest
+	22, // 55: tlsmcp.control.v1.ControlService.CloseConnections:input_type -> tlsmcp.control.v1.CloseConnectionsRequest
+	25, // 56: tlsmcp.control.v1.ControlService.ListAgents:input_type -> tlsmcp.control.v1.ListAgentsRequest
+	28, // 57: tlsmcp.control.v1.ControlService.ListTools:input_type -> tlsmcp.control.v1.ListToolsRequest
+	30, // 58: tlsmcp.control.v1.ControlService.ApproveTools:input_type -> tlsmcp.control.v1.ApproveToolsRequest
+	34, // 59: tlsmcp.control.v1.ControlService.SearchAudit:input_type -> tlsmcp.control.v1.SearchAuditRequest
+	36, // 60: tlsmcp.control.v1.ControlService.ExportAudit:input_type -> tlsmcp.control.v1.ExportAuditRequest
+	38, // 61: tlsmcp.control.v1.ControlService.VerifyAudit:input_type -> tlsmcp.control.v1.VerifyAuditRequest
+	40, // 62: tlsmcp.control.v1.ControlService.WatchVerifyAudit:input_type -> tlsmcp.control.v1.WatchVerifyAuditRequest
+	42, // 63: tlsmcp.control.v1.ControlService.Reload:input_type -> tlsmcp.control.v1.ReloadRequest
+	44, // 64: tlsmcp.control.v1.ControlService.Drain:input_type -> tlsmcp.control.v1.DrainRequest
+	46, // 65: tlsmcp.control.v1.ControlService.SetLogLevel:input_type -> tlsmcp.control.v1.SetLogLevelRequest
+	48, // 66: tlsmcp.control.v1.ControlService.WatchEvents:input_type -> tlsmcp.control.v1.WatchEventsRequest
+	51, // 67: tlsmcp.control.v1.ControlService.WatchCounters:input_type -> tlsmcp.control.v1.WatchCountersRequest
+	1,  // 68: tlsmcp.control.v1.ControlService.Hello:output_type -> tlsmcp.control.v1.HelloResponse
+	4,  // 69: tlsmcp.control.v1.ControlService.GetStatus:output_type -> tlsmcp.control.v1.Status
+	16, // 70: tlsmcp.control.v1.ControlService.GetConfig:output_type -> tlsmcp.control.v1.GetConfigResponse
+	8,  // 71: tlsmcp.control.v1.ControlService.GetCertificates:output_type -> tlsmcp.control.v1.GetCertificatesResponse
+	10, // 72: tlsmcp.control.v1.ControlService.GetTrust:output_type -> tlsmcp.control.v1.TrustState
+	14, // 73: tlsmcp.control.v1.ControlService.GetHub:output_type -> tlsmcp.control.v1.HubState
+	18, // 74: tlsmcp.control.v1.ControlService.GetScore:output_type -> tlsmcp.control.v1.GetScoreResponse
+	21, // 75: tlsmcp.control.v1.ControlService.ListConnections:output_type -> tlsmcp.control.v1.ListConnectionsResponse
+	23, // 76: tlsmcp.control.v1.ControlService.CloseConnections:output_type -> tlsmcp.control.v1.CloseConnectionsResponse
+	26, // 77: tlsmcp.control.v1.ControlService.ListAgents:output_type -> tlsmcp.control.v1.ListAgentsResponse
+	29, // 78: tlsmcp.control.v1.ControlService.ListTools:output_type -> tlsmcp.control.v1.ListToolsResponse
+	31, // 79: tlsmcp.control.v1.ControlService.ApproveTools:output_type -> tlsmcp.control.v1.ApproveToolsResponse
+	35, // 80: tlsmcp.control.v1.ControlService.SearchAudit:output_type -> tlsmcp.control.v1.SearchAuditResponse
+	37, // 81: tlsmcp.control.v1.ControlService.ExportAudit:output_type -> tlsmcp.control.v1.ExportAuditResponse
+	39, // 82: tlsmcp.control.v1.ControlService.VerifyAudit:output_type -> tlsmcp.control.v1.VerifyAuditResponse
+	41, // 83: tlsmcp.control.v1.ControlService.WatchVerifyAudit:output_type -> tlsmcp.control.v1.WatchVerifyAuditResponse
+	43, // 84: tlsmcp.control.v1.ControlService.Reload:output_type -> tlsmcp.control.v1.ReloadResponse
+	45, // 85: tlsmcp.control.v1.ControlService.Drain:output_type -> tlsmcp.control.v1.DrainResponse
+	47, // 86: tlsmcp.control.v1.ControlService.SetLogLevel:output_type -> tlsmcp.control.v1.SetLogLevelResponse
+	49, // 87: tlsmcp.control.v1.ControlService.WatchEvents:output_type -> tlsmcp.control.v1.EventBatch
+	52, // 88: tlsmcp.control.v1.ControlService.WatchCounters:output_type -> tlsmcp.control.v1.Counters
+	68, // [68:89] is the sub-list for method output_type
+	47, // [47:68] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_control_proto_init() }
@@ -4331,7 +4480,7 @@ func file_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_control_proto_rawDesc), len(file_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

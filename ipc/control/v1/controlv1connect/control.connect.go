@@ -92,6 +92,9 @@ const (
 	// ControlServiceVerifyAuditProcedure is the fully-qualified name of the ControlService's
 	// VerifyAudit RPC.
 	ControlServiceVerifyAuditProcedure = "/tlsmcp.control.v1.ControlService/VerifyAudit"
+	// ControlServiceWatchVerifyAuditProcedure is the fully-qualified name of the ControlService's
+	// WatchVerifyAudit RPC.
+	ControlServiceWatchVerifyAuditProcedure = "/tlsmcp.control.v1.ControlService/WatchVerifyAudit"
 	// ControlServiceReloadProcedure is the fully-qualified name of the ControlService's Reload RPC.
 	ControlServiceReloadProcedure = "/tlsmcp.control.v1.ControlService/Reload"
 	// ControlServiceDrainProcedure is the fully-qualified name of the ControlService's Drain RPC.
@@ -134,6 +137,8 @@ type ControlServiceClient interface {
 	// ExportAudit streams the record, oldest first.
 	ExportAudit(context.Context, *v1.ExportAuditRequest) (*connect.ServerStreamForClient[v1.ExportAuditResponse], error)
 	VerifyAudit(context.Context, *v1.VerifyAuditRequest) (*v1.VerifyAuditResponse, error)
+	// WatchVerifyAudit does the same and says how far it is: a log may be gigabytes.
+	WatchVerifyAudit(context.Context, *v1.WatchVerifyAuditRequest) (*connect.ServerStreamForClient[v1.WatchVerifyAuditResponse], error)
 	Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error)
 	// Drain ends the daemon as a stop does: no more connections, those that are
 	// open may finish.
@@ -247,6 +252,12 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(controlServiceMethods.ByName("VerifyAudit")),
 			connect.WithClientOptions(opts...),
 		),
+		watchVerifyAudit: connect.NewClient[v1.WatchVerifyAuditRequest, v1.WatchVerifyAuditResponse](
+			httpClient,
+			baseURL+ControlServiceWatchVerifyAuditProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("WatchVerifyAudit")),
+			connect.WithClientOptions(opts...),
+		),
 		reload: connect.NewClient[v1.ReloadRequest, v1.ReloadResponse](
 			httpClient,
 			baseURL+ControlServiceReloadProcedure,
@@ -297,6 +308,7 @@ type controlServiceClient struct {
 	searchAudit      *connect.Client[v1.SearchAuditRequest, v1.SearchAuditResponse]
 	exportAudit      *connect.Client[v1.ExportAuditRequest, v1.ExportAuditResponse]
 	verifyAudit      *connect.Client[v1.VerifyAuditRequest, v1.VerifyAuditResponse]
+	watchVerifyAudit *connect.Client[v1.WatchVerifyAuditRequest, v1.WatchVerifyAuditResponse]
 	reload           *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
 	drain            *connect.Client[v1.DrainRequest, v1.DrainResponse]
 	setLogLevel      *connect.Client[v1.SetLogLevelRequest, v1.SetLogLevelResponse]
@@ -435,6 +447,11 @@ func (c *controlServiceClient) VerifyAudit(ctx context.Context, req *v1.VerifyAu
 	return nil, err
 }
 
+// WatchVerifyAudit calls tlsmcp.control.v1.ControlService.WatchVerifyAudit.
+func (c *controlServiceClient) WatchVerifyAudit(ctx context.Context, req *v1.WatchVerifyAuditRequest) (*connect.ServerStreamForClient[v1.WatchVerifyAuditResponse], error) {
+	return c.watchVerifyAudit.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // Reload calls tlsmcp.control.v1.ControlService.Reload.
 func (c *controlServiceClient) Reload(ctx context.Context, req *v1.ReloadRequest) (*v1.ReloadResponse, error) {
 	response, err := c.reload.CallUnary(ctx, connect.NewRequest(req))
@@ -499,6 +516,8 @@ type ControlServiceHandler interface {
 	// ExportAudit streams the record, oldest first.
 	ExportAudit(context.Context, *v1.ExportAuditRequest, *connect.ServerStream[v1.ExportAuditResponse]) error
 	VerifyAudit(context.Context, *v1.VerifyAuditRequest) (*v1.VerifyAuditResponse, error)
+	// WatchVerifyAudit does the same and says how far it is: a log may be gigabytes.
+	WatchVerifyAudit(context.Context, *v1.WatchVerifyAuditRequest, *connect.ServerStream[v1.WatchVerifyAuditResponse]) error
 	Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error)
 	// Drain ends the daemon as a stop does: no more connections, those that are
 	// open may finish.
@@ -608,6 +627,12 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		connect.WithSchema(controlServiceMethods.ByName("VerifyAudit")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlServiceWatchVerifyAuditHandler := connect.NewServerStreamHandlerSimple(
+		ControlServiceWatchVerifyAuditProcedure,
+		svc.WatchVerifyAudit,
+		connect.WithSchema(controlServiceMethods.ByName("WatchVerifyAudit")),
+		connect.WithHandlerOptions(opts...),
+	)
 	controlServiceReloadHandler := connect.NewUnaryHandlerSimple(
 		ControlServiceReloadProcedure,
 		svc.Reload,
@@ -670,6 +695,8 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceExportAuditHandler.ServeHTTP(w, r)
 		case ControlServiceVerifyAuditProcedure:
 			controlServiceVerifyAuditHandler.ServeHTTP(w, r)
+		case ControlServiceWatchVerifyAuditProcedure:
+			controlServiceWatchVerifyAuditHandler.ServeHTTP(w, r)
 		case ControlServiceReloadProcedure:
 			controlServiceReloadHandler.ServeHTTP(w, r)
 		case ControlServiceDrainProcedure:
@@ -747,6 +774,10 @@ func (UnimplementedControlServiceHandler) ExportAudit(context.Context, *v1.Expor
 
 func (UnimplementedControlServiceHandler) VerifyAudit(context.Context, *v1.VerifyAuditRequest) (*v1.VerifyAuditResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.control.v1.ControlService.VerifyAudit is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) WatchVerifyAudit(context.Context, *v1.WatchVerifyAuditRequest, *connect.ServerStream[v1.WatchVerifyAuditResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.control.v1.ControlService.WatchVerifyAudit is not implemented"))
 }
 
 func (UnimplementedControlServiceHandler) Reload(context.Context, *v1.ReloadRequest) (*v1.ReloadResponse, error) {
