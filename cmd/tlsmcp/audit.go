@@ -93,7 +93,7 @@ func newAuditTail(s stdio) *cobra.Command {
 				return err
 			}
 			r.After, r.Before, r.PageSize = stampOrNil(after), stampOrNil(before), count
-			t := tailer{s: s, d: d, paint: painter(colours(s.out))}
+			t := tailer{s: s, d: d, paint: painter(colours(s.out)), width: widthOf(s.out)}
 			if err := t.last(cmd.Context(), r); err != nil || !follow {
 				return err
 			}
@@ -115,6 +115,7 @@ type tailer struct {
 	s     stdio
 	d     *daemonConn
 	paint painter
+	width int    // of the terminal; 0: none
 	at    uint64 // the last entry that was seen
 }
 
@@ -166,7 +167,13 @@ func (t *tailer) follow(ctx context.Context, r *controlv1.SearchAuditRequest) er
 
 func (t *tailer) print(e *controlv1.Event) error {
 	t.at = e.GetSequence()
-	line := fmt.Sprintf("%s %s", t.paint.dim(fmt.Sprintf("%7d", e.GetSequence())), eventLine(e, t.paint))
+	const number = 8 // columns before the event
+	width := t.width
+	if width > 0 {
+		width = max(width-number, 1)
+	}
+	event := strings.ReplaceAll(eventLine(e, t.paint, width), "\n", "\n"+strings.Repeat(" ", number))
+	line := fmt.Sprintf("%s %s", t.paint.dim(fmt.Sprintf("%7d", e.GetSequence())), event)
 	if t.d.json {
 		raw, err := hubjson.Marshal(e)
 		if err != nil {

@@ -42,7 +42,7 @@ func (p *progress) at(done, total uint64) {
 
 // line is what there is to see: how much, a bar, and how long it may still take.
 func (p *progress) line(done, total uint64, now time.Time) string {
-	const width = 30
+	const width = 20
 	if total == 0 {
 		return p.what + " …"
 	}

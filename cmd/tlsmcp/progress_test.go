@@ -24,7 +24,7 @@ func TestProgress(t *testing.T) {
 	p = &progress{w: &out, what: "verifying", started: time.Now().Add(-3 * time.Second)}
 	p.at(1<<30, 4<<30)
 	p.at(2<<30, 4<<30) // too soon after the first
-	if got := out.String(); strings.Count(got, "\r") != 1 || !strings.Contains(got, "verifying ███████▌░░░░░░░░░░░░░░░░░░░░░░  25%  1.0 GiB of 4.0 GiB  9s left") {
+	if got := out.String(); strings.Count(got, "\r") != 1 || !strings.Contains(got, "verifying █████░░░░░░░░░░░░░░░  25%  1.0 GiB of 4.0 GiB  9s left") {
 		t.Errorf("it shows %q", got)
 	}
 	p.end()

@@ -163,7 +163,7 @@ func (q *quick) showRecord(ctx context.Context) error {
 		if found[i].GetIdentity() != agentIdentity {
 			return fmt.Errorf("the record names %q as who called; it must be %s", found[i].GetIdentity(), agentIdentity)
 		}
-		q.show.line("  %s", eventLine(found[i], q.show.paint))
+		q.show.line("  %s", eventLine(found[i], q.show.paint, 0))
 	}
 	started := time.Now()
 	v, err := ask(ctx, &q.tools.ctl, (*controlclient.Client).VerifyAudit, &controlv1.VerifyAuditRequest{})

@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // show prints a quickstart: for a terminal with colours, for anything else the
@@ -53,11 +52,6 @@ func (s show) command(what string, commands ...string) {
 	for _, c := range commands {
 		s.line("    %s", c)
 	}
-}
-
-// pad fills a text up to a width in characters.
-func pad(text string, width int) string {
-	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
 }
 
 // milliseconds is a time to read: two or three digits of it.

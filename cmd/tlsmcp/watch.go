@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
@@ -29,7 +30,7 @@ on where it was.`,
 			if mcp {
 				r.Kinds = append(r.Kinds, "mcp")
 			}
-			w := &watcher{s: s, d: d, r: r, left: count, paint: painter(colours(s.out))}
+			w := &watcher{s: s, d: d, r: r, left: count, paint: painter(colours(s.out)), width: widthOf(s.out)}
 			if counters {
 				return w.counters(cmd.Context())
 			}
@@ -55,6 +56,7 @@ type watcher struct {
 	r     *controlv1.WatchEventsRequest
 	left  int // events to print; 0: all
 	paint painter
+	width int  // of the terminal; 0: none
 	seen  bool // the daemon was there once
 }
 
@@ -115,7 +117,7 @@ func (w *watcher) follow(ctx context.Context) error {
 }
 
 func (w *watcher) print(e *controlv1.Event) error {
-	line := eventLine(e, w.paint)
+	line := eventLine(e, w.paint, w.width)
 	if w.d.json {
 		raw, err := hubjson.Marshal(e)
 		if err != nil {
@@ -164,48 +166,57 @@ func (w *watcher) counters(ctx context.Context) error {
 	return explainControl(c, stream.Err())
 }
 
-// eventLine is an event on one line: when, what, who, and why.
-func eventLine(e *controlv1.Event, paint painter) string {
-	var b strings.Builder
-	b.WriteString(paint.dim(e.GetTime().AsTime().Local().Format("15:04:05.000")) + " ")
-	add := func(text string) {
-		if text != "" {
-			b.WriteString(" " + printable(text))
-		}
+// eventLine is an event on one line: when, what, who, and why. On a terminal that
+// is too narrow for the last, that has a line of its own.
+func eventLine(e *controlv1.Event, paint painter, width int) string {
+	head, detail := eventParts(e, paint, width)
+	head = paint.dim(e.GetTime().AsTime().Local().Format("15:04:05.000")) + "  " + head
+	if detail == "" {
+		return fit(head, width)
 	}
+	if width == 0 || ansi.StringWidth(head)+2+ansi.StringWidth(detail) <= width {
+		return head + "  " + detail
+	}
+	const indent = "              "
+	return fit(head, width) + "\n" + fit(indent+paint.dim(ansi.Strip(detail)), width)
+}
+
+// eventParts is what happened, and what there is to say of it.
+func eventParts(e *controlv1.Event, paint painter, width int) (head, detail string) {
+	who := printable(shortName(orAnonymous(e.GetIdentity()), width))
 	switch e.GetKind() {
 	case "accepted":
-		b.WriteString(paint.good("✓") + " accepted ")
-		add(orAnonymous(e.GetIdentity()))
-		add(e.GetRemote())
-		b.WriteString(paint.dim(fmt.Sprintf("  %s %s  %.1fms", e.GetTlsVersion(), e.GetTlsGroup(), e.GetDurationMs())))
+		return fmt.Sprintf("%s accepted  %s  %s", paint.good("✓"), who, paint.dim(printable(e.GetRemote()))),
+			paint.dim(printable(fmt.Sprintf("%s %s  %.1fms", e.GetTlsVersion(), e.GetTlsGroup(), e.GetDurationMs())))
 	case "refused":
-		b.WriteString(paint.bad("×") + " refused  ")
-		add(orAnonymous(e.GetIdentity()))
-		add(e.GetRemote())
-		b.WriteString("  " + paint.bad(printable(e.GetOutcome())))
-		add(e.GetDetail())
+		return fmt.Sprintf("%s refused   %s  %s  %s", paint.bad("×"), who, paint.bad(printable(e.GetOutcome())), paint.dim(printable(e.GetRemote()))), printable(e.GetDetail())
 	case "closed":
-		b.WriteString(paint.dim("·") + " closed   ")
-		add(orAnonymous(e.GetIdentity()))
-		add(e.GetRemote())
-		add(" " + e.GetOutcome())
-		b.WriteString(paint.dim(fmt.Sprintf("  %d requests, %s in, %s out, %s", e.GetRequests(), bytesOf(e.GetBytesIn()), bytesOf(e.GetBytesOut()),
-			span(time.Duration(e.GetDurationMs()*float64(time.Millisecond))))))
-	default:
-		glyph := paint.good("•")
-		if e.GetOutcome() != "" && e.GetOutcome() != "ok" {
-			glyph = paint.warn("!")
-		}
-		b.WriteString(glyph + " " + fmt.Sprintf("%-9s", printable(e.GetKind())))
-		for _, text := range []string{e.GetActor(), e.GetIdentity(), e.GetMethod(), e.GetTarget(), e.GetOutcome(), e.GetDetail()} {
-			add(text)
-		}
-		if e.GetCount() > 0 {
-			add(fmt.Sprintf("(%d connections cut)", e.GetCount()))
+		return fmt.Sprintf("%s closed    %s  %s  %s", paint.dim("·"), who, printable(e.GetOutcome()), paint.dim(printable(e.GetRemote()))),
+			paint.dim(printable(fmt.Sprintf("%d requests, %s in, %s out, %s", e.GetRequests(), bytesOf(e.GetBytesIn()), bytesOf(e.GetBytesOut()),
+				span(time.Duration(e.GetDurationMs()*float64(time.Millisecond))))))
+	}
+	glyph := paint.good("•")
+	if e.GetOutcome() != "" && e.GetOutcome() != "ok" {
+		glyph = paint.warn("!")
+	}
+	parts := []string{glyph + " " + fmt.Sprintf("%-9s", printable(e.GetKind()))}
+	for _, text := range []string{e.GetActor(), shortName(e.GetIdentity(), width), e.GetMethod(), e.GetTarget()} {
+		if text != "" {
+			parts = append(parts, printable(text))
 		}
 	}
-	return b.String()
+	switch e.GetOutcome() {
+	case "":
+	case "ok":
+		parts = append(parts, paint.good("ok"))
+	default:
+		parts = append(parts, paint.warn(printable(e.GetOutcome())))
+	}
+	detail = printable(e.GetDetail())
+	if e.GetCount() > 0 && e.GetKind() == "revocation" {
+		detail += fmt.Sprintf(" (%d connections cut)", e.GetCount())
+	}
+	return strings.Join(parts, " "), strings.TrimSpace(detail)
 }
 
 func orAnonymous(identity string) string {

@@ -50,7 +50,7 @@ func TestTheAuditLogTellsTheStory(t *testing.T) {
 	if out, _, code := cli(t, d.socket(), "audit", "tail", "--json", "--kind", "refused"); code != 0 || !strings.Contains(out, `"outcome":"not_allowed"`) || strings.Count(out, "\n") != 1 {
 		t.Errorf("tail by kind: exit %d\n%s", code, out)
 	}
-	for format, want := range map[string]string{"json": `"kind":"refused"`, "cef": "CEF:0|cyphers.ai|tlsmcp|", "ecs": `"ecs":{"version":"8.17.0"}`, "ocsf": `"class_uid":4001`} {
+	for format, want := range map[string]string{"json": `"kind":"refused"`, "cef": "CEF:0|cyphers.ai|tlsmcp|", "ecs": `"ecs":{"version":"9.3.0"}`, "ocsf": `"class_uid":4001`} {
 		out, stderr, code := cli(t, d.socket(), "audit", "export", "--format", format)
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("export as %s: exit %d, %s%s", format, code, out, stderr)

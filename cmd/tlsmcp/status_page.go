@@ -1,0 +1,288 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+)
+
+// statusPage is the picture of a sidecar: who it is, how it is and what it does,
+// side by side where there is room; then what is not well and who was refused.
+type statusPage struct {
+	w     io.Writer
+	st    *controlv1.Status
+	paint painter
+	width int // of the terminal; 0: none, and lines are as long as they are
+	lines []string
+}
+
+// sideBySide is from how many columns on two blocks stand beside each other.
+const sideBySide = 120
+
+func (p *statusPage) print() {
+	p.head()
+	p.emit(p.facts()...)
+	if late := p.unwell(); len(late) > 0 {
+		p.emit("", p.paint.bold("Not well"))
+		for _, l := range late { // whole, however long
+			fmt.Fprintln(p.w, printable2(l))
+		}
+	}
+	if refused := p.refusals(); len(refused) > 0 {
+		p.emit("", p.paint.bold("Refused last"))
+		p.emit(refused...)
+	}
+}
+
+// emit prints lines. What others named has been made printable.
+func (p *statusPage) emit(lines ...string) {
+	for _, l := range lines {
+		fmt.Fprintln(p.w, fit(printable2(strings.TrimRight(l, " ")), p.width))
+	}
+}
+
+// row is a label and what there is to say of it.
+func (p *statusPage) row(label, format string, args ...any) {
+	p.lines = append(p.lines, "  "+p.paint.dim(fmt.Sprintf("%-12s", label))+" "+fmt.Sprintf(format, args...))
+}
+
+// more is another line of a row.
+func (p *statusPage) more(text string) {
+	p.lines = append(p.lines, strings.Repeat(" ", 15)+text)
+}
+
+// block takes the rows that were made since the last.
+func (p *statusPage) block() []string {
+	lines := p.lines
+	p.lines = nil
+	return lines
+}
+
+func (p *statusPage) head() {
+	st := p.st
+	state := p.paint.good("● ready")
+	switch {
+	case st.GetDraining():
+		state = p.paint.warn("● draining")
+	case !st.GetReady():
+		state = p.paint.bad("● not ready")
+	}
+	title := p.paint.bold("tlsmcpd "+printable(st.GetServiceId())) + "  " + state
+	about := p.paint.dim(printable(fmt.Sprintf("%s, up %s, pid %d", st.GetVersion(), span(since(st.GetNow(), st.GetStartedAt())), st.GetPid())))
+	if p.width == 0 {
+		p.emit(title+"  "+about, "")
+		return
+	}
+	p.emit(pad(title, p.width-ansi.StringWidth(about))+about, p.paint.dim(strings.Repeat("─", p.width)))
+}
+
+// facts are the two blocks.
+func (p *statusPage) facts() []string {
+	st := p.st
+	p.row("listens", "%s  mTLS %s", strings.Join(st.GetListeners(), " "), p.mode(st.GetMode()))
+	p.row("backend", "%s", st.GetBackend())
+	p.certificate()
+	p.hub()
+	p.trust()
+	p.audit()
+	standing := p.block()
+	p.doing()
+	if p.width < sideBySide {
+		return slices.Concat(standing, []string{""}, p.block())
+	}
+	return columns(standing, p.block(), p.width*11/20)
+}
+
+func (p *statusPage) mode(m string) string {
+	if m == "required" {
+		return p.paint.good(m)
+	}
+	return p.paint.warn(m)
+}
+
+func (p *statusPage) doing() {
+	c := p.st.GetCounters()
+	refused := fmt.Sprint(c.GetRefused())
+	if c.GetRefused() > 0 {
+		refused = p.paint.warn(refused)
+	}
+	p.row("connections", "%s open of %d identities", p.paint.bold(fmt.Sprint(c.GetConnections())), c.GetIdentities())
+	p.row("let in", "%d  %s", c.GetAccepted(), p.rate(c.GetAcceptedRate()))
+	p.row("refused", "%s  %s", refused, p.rate(c.GetRefusedRate()))
+	p.row("requests", "%d  %s", c.GetRequests(), p.rate(c.GetRequestRate()))
+	p.row("traffic", "%s in, %s out", bytesOf(c.GetBytesIn()), bytesOf(c.GetBytesOut()))
+	if c.GetMcpCalls() > 0 {
+		refused := ""
+		if n := c.GetMcpRefused(); n > 0 {
+			refused = ", " + p.paint.warn(fmt.Sprintf("%d refused", n))
+		}
+		p.row("MCP calls", "%d  %s%s", c.GetMcpCalls(), p.rate(c.GetMcpRate()), refused)
+	}
+	minutes := c.GetHandshakesPerMinute()
+	if m := sparkline(minutes); m != "" {
+		p.row("handshakes", "%s", p.paint.good(m))
+		p.more(p.paint.dim(fmt.Sprintf("a minute, %d at most in the last %d", slices.Max(minutes), len(minutes))))
+	}
+}
+
+func (p *statusPage) rate(r float64) string { return p.paint.dim(fmt.Sprintf("%.1f/s", r)) }
+
+func (p *statusPage) certificate() {
+	c := p.st.GetCertificate()
+	if c == nil {
+		p.row("certificate", "%s", p.paint.bad("none yet: nobody can connect"))
+		return
+	}
+	left, life := c.GetNotAfter().AsTime().Sub(p.st.GetNow().AsTime()), c.GetNotAfter().AsTime().Sub(c.GetNotBefore().AsTime())
+	text, colour := span(left)+" left", p.paint.good
+	switch {
+	case left <= 0:
+		text, colour = "expired "+span(-left)+" ago", p.paint.bad
+	case left < life/10:
+		colour = p.paint.bad
+	case left < life/3:
+		colour = p.paint.warn
+	}
+	p.row("certificate", "%s  %s", printable(shortName(c.GetIdentity(), p.width)), p.paint.dim("from "+c.GetProvider()))
+	if life > 0 {
+		p.more(colour(meter(float64(left)/float64(life), 20)) + " " + colour(text) + p.paint.dim(" of "+span(life)))
+	}
+	p.troubles(p.paint.warn, c.GetError(), c.GetWarning())
+}
+
+// troubles are sentences about a row.
+func (p *statusPage) troubles(colour func(string) string, all ...string) {
+	for _, t := range all {
+		if t != "" {
+			p.more(colour(printable(t)))
+		}
+	}
+}
+
+func (p *statusPage) hub() {
+	h := p.st.GetHub()
+	where := printable(cmp.Or(h.GetUrl(), h.GetSocket()))
+	switch {
+	case h.GetKind() == "none":
+		p.row("hub", "%s", p.paint.dim("none"))
+	case h.GetConnected():
+		p.row("hub", "%s  %s", p.paint.good("connected"), where)
+		p.more(fmt.Sprintf("revocations at %d, %s", h.GetSequence(), p.paint.dim("heard of "+span(since(p.st.GetNow(), h.GetFreshAt()))+" ago")))
+	default:
+		p.row("hub", "%s since %s  %s", p.paint.bad("away"), when(h.GetSince()), where)
+		p.more(fmt.Sprintf("revocations at %d", h.GetSequence()))
+	}
+	p.troubles(p.paint.warn, h.GetError())
+}
+
+func (p *statusPage) trust() {
+	t := p.st.GetTrust()
+	entries, late := 0, 0
+	for _, s := range t.GetSources() {
+		entries += int(s.GetEntries())
+		if !s.GetOk() {
+			late++
+		}
+	}
+	text := fmt.Sprintf("%s, %s with %s", t.GetRevocationMode(), many(len(t.GetSources()), "source"), many(entries, "revocation"))
+	if late > 0 {
+		text += ", " + p.paint.bad(fmt.Sprintf("%d not current", late))
+	}
+	if t.GetOcsp() != "off" && t.GetOcsp() != "" {
+		text += ", OCSP " + t.GetOcsp()
+	}
+	p.row("trust", "%s", text)
+}
+
+// many is a number of things.
+func many(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
+func (p *statusPage) audit() {
+	a := p.st.GetAudit()
+	if a == nil {
+		return
+	}
+	text := fmt.Sprintf("%d entries in %s", a.GetSequence(), printable(a.GetDir()))
+	if a.GetLost() > 0 {
+		text += ", " + p.paint.bad(fmt.Sprintf("%d lost", a.GetLost()))
+	}
+	p.row("audit", "%s", text)
+	p.troubles(p.paint.bad, a.GetError())
+	for _, sink := range a.GetSinks() {
+		if !sink.GetOk() {
+			p.troubles(p.paint.warn, "sink "+sink.GetName()+": "+sink.GetDetail())
+		}
+	}
+}
+
+// unwell shows what is not well: what is, has been shown above.
+func (p *statusPage) unwell() (lines []string) {
+	for _, c := range p.st.GetChecks() {
+		if !c.GetOk() {
+			lines = append(lines, fmt.Sprintf("  %s %s: %s %s", p.paint.mark(false, c.GetRequired()), printable(c.GetName()), printable(c.GetDetail()), p.paint.dim(sinceText(c.GetSince()))))
+		}
+	}
+	return lines
+}
+
+// refusals shows who was refused last, those of one kind together.
+func (p *statusPage) refusals() (lines []string) {
+	const most = 5
+	type group struct {
+		last  *controlv1.Event
+		count int
+	}
+	var groups []group
+	for _, e := range p.st.GetRefusals() { // newest first
+		i := slices.IndexFunc(groups, func(g group) bool {
+			return g.last.GetIdentity() == e.GetIdentity() && g.last.GetOutcome() == e.GetOutcome()
+		})
+		if i < 0 {
+			i, groups = len(groups), append(groups, group{last: e})
+		}
+		groups[i].count++
+	}
+	who, why := 0, 0
+	for _, g := range groups[:min(len(groups), most)] {
+		who = max(who, ansi.StringWidth(p.who(g.last)))
+		why = max(why, len(g.last.GetOutcome()))
+	}
+	for _, g := range groups[:min(len(groups), most)] {
+		e := g.last
+		lines = append(lines, fmt.Sprintf("  %s %s %s  %s  %s  %s", p.paint.bad("×"), p.clock(e.GetTime()), p.paint.warn(fmt.Sprintf("%4s", times(g.count))),
+			pad(p.who(e), who), p.paint.bad(pad(printable(e.GetOutcome()), why)), p.paint.dim(printable(e.GetDetail()))))
+	}
+	if more := len(groups) - most; more > 0 {
+		lines = append(lines, p.paint.dim(fmt.Sprintf("  and %s; tlsmcp watch --refused shows them", many(more, "other"))))
+	}
+	return lines
+}
+
+func (p *statusPage) who(e *controlv1.Event) string {
+	return printable(shortName(orAnonymous(e.GetIdentity()), p.width))
+}
+
+func (p *statusPage) clock(t *timestamppb.Timestamp) string {
+	return p.paint.dim(t.AsTime().Local().Format(time.TimeOnly))
+}
+
+// times is how often, when it was more than once.
+func times(n int) string {
+	if n < 2 {
+		return ""
+	}
+	return fmt.Sprintf("%d×", n)
+}
