@@ -59,7 +59,7 @@ func TestStatusPicture(t *testing.T) {
 			got := regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d`).ReplaceAllStringFunc(out.String(), func(s string) string {
 				return regexp.MustCompile(`\d`).ReplaceAllString(s, "0")
 			})
-			path := filepath.Join("testdata", fmt.Sprintf("status-%d.txt", width))
+			path := filepath.Join("testdata", fmt.Sprintf("status-%d.golden", width))
 			if *update {
 				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
