@@ -34,6 +34,12 @@ type hubConn struct {
 
 // flags adds the flags to a group of commands, and --json to each.
 func (h *hubConn) flags(cmd *cobra.Command) {
+	h.where(cmd)
+	cmd.PersistentFlags().BoolVar(&h.json, "json", false, "as JSON")
+}
+
+// where adds the flags that say which Hub is asked, and as whom.
+func (h *hubConn) where(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&h.url, "hub", os.Getenv("TLSMCP_HUB"), `the Hub's URL, "https://HOST:PORT" (TLSMCP_HUB); without it the Hub of this host's sidecar is asked`)
 	f.StringVar(&h.tokenFile, "token-file", os.Getenv("TLSMCP_TOKEN_FILE"), "file with a bearer token (TLSMCP_TOKEN_FILE; TLSMCP_TOKEN holds the token itself)")
@@ -43,7 +49,6 @@ func (h *hubConn) flags(cmd *cobra.Command) {
 	f.StringVar(&h.daemon.instance, "instance", "", "the sidecar tlsmcpd@`NAME` of this host")
 	cmd.MarkFlagsMutuallyExclusive("socket", "instance")
 	cmd.MarkFlagsMutuallyExclusive("hub", "hub-socket")
-	f.BoolVar(&h.json, "json", false, "as JSON")
 }
 
 // token is the bearer token; empty when there is none.

@@ -78,6 +78,13 @@ func (f *Files) load() error {
 	return nil
 }
 
+// forget has the files looked at again at once.
+func (f *Files) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = time.Time{}
+}
+
 // Renew reads the files again.
 func (f *Files) Renew(_ context.Context, refused *Credential) bool {
 	f.mu.Lock()
