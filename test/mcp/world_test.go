@@ -32,6 +32,8 @@ type world struct {
 	addr string
 	done chan struct{}
 
+	config string
+
 	mu  sync.Mutex
 	log bytes.Buffer
 }
@@ -50,7 +52,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 // backend and the gateway.
 func start(t *testing.T, config string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), done: make(chan struct{})}
+	w := &world{t: t, dir: t.TempDir()}
 	w.ca = must(pki.NewCA(pki.CAOptions{CommonName: "mcp test CA"}))(t)
 	w.write("ca.pem", w.ca.CertPEM())
 	srv := must(w.ca.Issue(pki.LeafOptions{CommonName: "localhost", DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}))(t)
@@ -58,7 +60,7 @@ func start(t *testing.T, config string) *world {
 		t.Fatal(err)
 	}
 	w.revoke(1)
-	w.write("tlsmcp.toml", []byte(fmt.Sprintf(`version = 1
+	w.config = fmt.Sprintf(`version = 1
 [hub]
 url = "none"
 [listen]
@@ -79,21 +81,28 @@ dir = %q
 dir = %q
 [control]
 socket = %q
-%s`, w.path("state"), w.path("audit"), w.path("ctl.sock"), config)))
-	w.cmd = exec.Command(tlsmcpd, "--config", w.path("tlsmcp.toml"))
+%s`, w.path("state"), w.path("audit"), w.path("ctl.sock"), config)
+	w.write("tlsmcp.toml", []byte(w.config))
+	w.run()
+	t.Cleanup(w.stop)
+	return w
+}
+
+// run starts the daemon and waits until it serves.
+func (w *world) run() {
+	w.t.Helper()
+	w.cmd, w.done = exec.Command(tlsmcpd, "--config", w.path("tlsmcp.toml")), make(chan struct{})
 	w.cmd.Stderr = w
 	if err := w.cmd.Start(); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	go func() { _ = w.cmd.Wait(); close(w.done) }()
-	t.Cleanup(w.stop)
+	go func(cmd *exec.Cmd, done chan struct{}) { _ = cmd.Wait(); close(done) }(w.cmd, w.done)
 	line := w.await(`"msg":"serving"`)
 	var serving struct{ Listener string }
 	if err := json.Unmarshal([]byte(line), &serving); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.addr = serving.Listener
-	return w
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
@@ -170,7 +179,11 @@ func (w *world) leaf(name string) *pki.Leaf {
 // agent is a client with a certificate of its own.
 func (w *world) agent(name string) *agent {
 	w.t.Helper()
-	leaf := w.leaf(name)
+	return w.agentWith(name, w.leaf(name))
+}
+
+func (w *world) agentWith(name string, leaf *pki.Leaf) *agent {
+	w.t.Helper()
 	pair := must(leaf.TLS())(w.t)
 	pool := x509.NewCertPool()
 	pool.AddCert(w.ca.Cert)
