@@ -69,7 +69,7 @@ func (s *Server) revokePreview(ctx context.Context, in targetIn) (*answer[previe
 	} else if canAsk(ctx) {
 		out.Confirmation = "person"
 	} else {
-		token, until, err := s.tokens.issue(callerOf(ctx).key, t.purpose())
+		token, until, err := s.tokens.issue(callerOf(ctx).key, t.purpose(), tokenLife)
 		if err != nil {
 			return nil, err
 		}
@@ -207,7 +207,7 @@ func (s *Server) confirmed(ctx context.Context, t *target, in revokeIn, r *mcp.C
 		}
 		// What ties the answer to this question: nobody gets by with an answer
 		// to another one, or to none.
-		state, _, err := s.tokens.issue(callerOf(ctx).key, purpose)
+		state, _, err := s.tokens.issue(callerOf(ctx).key, purpose, askLife)
 		if err != nil {
 			return nil, err
 		}

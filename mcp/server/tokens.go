@@ -29,20 +29,21 @@ type grant struct {
 
 const (
 	tokenLife = 2 * time.Minute
-	tokenMost = 256 // that are good at the same time
+	askLife   = 10 * time.Minute // that a person has to answer
+	tokenMost = 256              // that are kept at the same time
 )
 
 func newTokens(now func() time.Time, random io.Reader) *tokens {
 	return &tokens{now: now, rand: random, issued: map[[sha256.Size]byte]grant{}}
 }
 
-// issue gives a caller a token for a purpose.
-func (t *tokens) issue(caller, purpose string) (token string, until time.Time, err error) {
+// issue gives a caller a token for a purpose, good for so long.
+func (t *tokens) issue(caller, purpose string, life time.Duration) (token string, until time.Time, err error) {
 	raw := make([]byte, 24)
 	if _, err := io.ReadFull(t.rand, raw); err != nil {
 		return "", time.Time{}, fmt.Errorf("make a token: %w", err)
 	}
-	token, until = base64.RawURLEncoding.EncodeToString(raw), t.now().Add(tokenLife)
+	token, until = base64.RawURLEncoding.EncodeToString(raw), t.now().Add(life)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for hash, g := range t.issued {

@@ -30,7 +30,7 @@ func TestATokenIsGoodOnceForItsCallerAndItsPurpose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			at := now
 			k := newTokens(func() time.Time { return at }, rand.Reader)
-			token, until, err := k.issue("a", "x")
+			token, until, err := k.issue("a", "x", tokenLife)
 			if err != nil || !until.Equal(now.Add(tokenLife)) {
 				t.Fatalf("issued until %s, %v", until, err)
 			}
@@ -56,15 +56,15 @@ func TestTokensAreBounded(t *testing.T) {
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	k := newTokens(func() time.Time { return at }, rand.Reader)
 	for range tokenMost {
-		if _, _, err := k.issue("a", "x"); err != nil {
+		if _, _, err := k.issue("a", "x", tokenLife); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := k.issue("a", "x"); err == nil {
+	if _, _, err := k.issue("a", "x", tokenLife); err == nil {
 		t.Error("there is no bound")
 	}
 	at = at.Add(3 * tokenLife)
-	if _, _, err := k.issue("a", "x"); err != nil || len(k.issued) != 1 {
+	if _, _, err := k.issue("a", "x", tokenLife); err != nil || len(k.issued) != 1 {
 		t.Errorf("old ones stay: %d, %v", len(k.issued), err)
 	}
 }

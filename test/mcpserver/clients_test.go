@@ -66,6 +66,7 @@ func script(t *testing.T, text []byte) string {
 // TestTheOfficialSDKUsesAllOfIt has a client of the TypeScript SDK, which holds
 // each answer to the tool's output schema, use everything over each transport.
 func TestTheOfficialSDKUsesAllOfIt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	path := script(t, sdkScript)
 	for name, way := range w.transports() {
@@ -113,6 +114,7 @@ func TestTheOfficialSDKUsesAllOfIt(t *testing.T) {
 // TestTheInspectorUsesAllOfIt has the Inspector's command line do the same, one
 // process for each act.
 func TestTheInspectorUsesAllOfIt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.cli("cert", "issue", "--service", "web", "--out", w.path("web"))
 	id := strings.TrimSpace(w.cli("cert", "list", "--service", "web", "--json"))

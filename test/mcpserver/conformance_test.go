@@ -14,6 +14,7 @@ import (
 // TestTheConformanceSuitesFindWhatIsExplained runs the suite of each era, and
 // holds what it finds to a list that says why: no more, and no less.
 func TestTheConformanceSuitesFindWhatIsExplained(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	url := w.serve() + "/mcp"
 	for list, suite := range map[string]struct {

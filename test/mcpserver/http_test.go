@@ -48,6 +48,7 @@ func post(t *testing.T, h *http.Client, url string, headers map[string]string, b
 const hello = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"h","version":"1"}}}`
 
 func TestOverHTTPWithAndWithoutSessions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	base := w.serve("--allow-writes")
 	for _, version := range []string{"2025-06-18", modern} {
@@ -78,6 +79,7 @@ func TestOverHTTPWithAndWithoutSessions(t *testing.T) {
 }
 
 func TestOverSSE(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	base := w.serve("--transport", "sse", "--allow-writes")
 	c := newWeb(newClient(t).speaks("2024-11-05").asks(func(object) object { return nil }), plain(t), base)
@@ -100,6 +102,7 @@ func TestOverSSE(t *testing.T) {
 }
 
 func TestOverHTTPWhatDoesNotBelongIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	base := w.serve("--allow-origin", "http://trusted.example")
 	h, addr := plain(t), strings.TrimPrefix(base, "http://")
@@ -143,6 +146,7 @@ func TestOverHTTPWhatDoesNotBelongIsRefused(t *testing.T) {
 // TestOverLoopbackOnlyTheOwnUserIsServed: any user can connect to a loopback port,
 // and would act in the name of the server's user.
 func TestOverLoopbackOnlyTheOwnUserIsServed(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can become another user")
 	}
@@ -162,6 +166,7 @@ func TestOverLoopbackOnlyTheOwnUserIsServed(t *testing.T) {
 // TestOnlyOperatorsChangeThings has the server run as a user without a role, and
 // as one who may look.
 func TestOnlyOperatorsChangeThings(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can become another user")
 	}
@@ -188,6 +193,7 @@ func TestOnlyOperatorsChangeThings(t *testing.T) {
 }
 
 func TestASessionIsOfNoUseToAnother(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	base := w.serve()
 	c := newWeb(newClient(t), plain(t), base)
@@ -235,6 +241,7 @@ func TestTheCommandLineSaysWhatCannotBe(t *testing.T) {
 }
 
 func TestTheSidecarsConfigurationSaysHowToServe(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	addr := freeAddress(t)
 	serve := func() *exec.Cmd { return exec.Command(tlsmcp, "mcp", "--socket", w.sidecar.socket) }

@@ -36,7 +36,12 @@ type live struct {
 // connect opens a connection to the sidecar.
 func (w *world) connect(config *tls.Config) *live {
 	w.t.Helper()
-	c := must(tls.Dial("tcp", w.sidecar.addr, config))(w.t)
+	return w.connectTo(w.sidecar.addr, config)
+}
+
+func (w *world) connectTo(addr string, config *tls.Config) *live {
+	w.t.Helper()
+	c := must(tls.Dial("tcp", addr, config))(w.t)
 	w.t.Cleanup(func() { _ = c.Close() })
 	return &live{w.t, c, bufio.NewReader(c)}
 }

@@ -61,6 +61,7 @@ func (s *secured) reaches(config *tls.Config) bool {
 }
 
 func TestBehindASidecarTheCertificateDecides(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.secure("--allow-writes", "--operator", "spiffe://*/agent/ops")
 	ops, opsPair := s.agent("ops", "2025-11-25")
@@ -139,6 +140,7 @@ func TestBehindASidecarTheCertificateDecides(t *testing.T) {
 }
 
 func TestBehindASidecarViewersCanBeNamed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.secure("--viewer", "spiffe://*/agent/looker", "--operator", "spiffe://*/agent/ops")
 	looker, _ := s.agent("looker", modern)
@@ -156,6 +158,7 @@ func TestBehindASidecarViewersCanBeNamed(t *testing.T) {
 // TestTheSocketBehindASidecarIsForTheSidecar: whoever else connects could say to
 // be anybody.
 func TestTheSocketBehindASidecarIsForTheSidecar(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.secure()
 	direct := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -20,6 +20,7 @@ func yes(asked chan<- string) func(object) object {
 }
 
 func TestEveryToolSaysWhatItIs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t))
 	hello := c.begin()
@@ -76,6 +77,7 @@ func TestEveryToolSaysWhatItIs(t *testing.T) {
 }
 
 func TestACertificateFromItsIssueToItsEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
@@ -138,6 +140,7 @@ func TestACertificateFromItsIssueToItsEnd(t *testing.T) {
 }
 
 func TestATokenIsForOneRevocationOfOneCaller(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	one, other := w.stdio(newClient(t), "--allow-writes"), w.stdio(newClient(t), "--allow-writes")
 	one.begin()
@@ -167,6 +170,7 @@ func (c *client) issue(service string) string {
 }
 
 func TestAPersonIsAskedWhenTheClientCan(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"2025-11-25", "2025-06-18", modern} {
 		t.Run(version, func(t *testing.T) {
 			w := newWorld(t)
@@ -209,6 +213,7 @@ func TestAPersonIsAskedWhenTheClientCan(t *testing.T) {
 }
 
 func TestNothingIsChangedWithoutLeave(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t))
 	c.begin()
@@ -228,6 +233,7 @@ func TestNothingIsChangedWithoutLeave(t *testing.T) {
 }
 
 func TestTheCallersOwnPathIsNotCut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
@@ -246,6 +252,7 @@ func TestTheCallersOwnPathIsNotCut(t *testing.T) {
 }
 
 func TestKeysAreWrittenWhereTheyMayBeOnly(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes", "--key-dir", w.path("more"))
 	c.begin()
@@ -300,6 +307,7 @@ func TestKeysAreWrittenWhereTheyMayBeOnly(t *testing.T) {
 }
 
 func TestResourcesArePerService(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t))
 	c.begin()
@@ -341,6 +349,7 @@ func TestResourcesArePerService(t *testing.T) {
 }
 
 func TestPromptsCarryTheirArgumentsAsValues(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t))
 	c.begin()
@@ -366,6 +375,7 @@ func TestPromptsCarryTheirArgumentsAsValues(t *testing.T) {
 }
 
 func TestSubscribersHearOfChanges(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"2025-11-25", modern} {
 		t.Run(version, func(t *testing.T) {
 			w := newWorld(t)
@@ -405,6 +415,7 @@ func (c *client) subscribe(uris ...string) {
 }
 
 func TestWithoutADaemonEachCallSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	w := &world{t: t, dir: t.TempDir()}
 	c := w.pipe(newClient(t), exec.Command(tlsmcp, "mcp", "--socket", w.path("none.sock"), "--allow-writes"))
 	c.begin()
@@ -430,6 +441,7 @@ func TestWithoutADaemonEachCallSaysWhatIsMissing(t *testing.T) {
 }
 
 func TestBadInputIsAnsweredInWords(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
@@ -463,6 +475,7 @@ func TestBadInputIsAnsweredInWords(t *testing.T) {
 }
 
 func TestListsComeInPages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
@@ -491,6 +504,7 @@ func TestListsComeInPages(t *testing.T) {
 // TestOnlyMessagesComeOut is what `ssh HOST tlsmcp mcp` lives on: whatever goes in,
 // only whole messages come out, and all of them before the end.
 func TestOnlyMessagesComeOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	cmd := exec.Command(tlsmcp, "mcp", "--socket", w.sidecar.socket)
 	cmd.Stdin = strings.NewReader(strings.Join([]string{

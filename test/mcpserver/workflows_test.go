@@ -63,6 +63,7 @@ func startBad(t *testing.T) *badServer {
 }
 
 func TestWorkflowFixADomainsTLS(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
@@ -100,6 +101,7 @@ func TestWorkflowFixADomainsTLS(t *testing.T) {
 }
 
 func TestWorkflowContainACompromise(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
@@ -146,6 +148,7 @@ func TestWorkflowContainACompromise(t *testing.T) {
 }
 
 func TestWorkflowRaiseTheScore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.set("mtls", "mode", `"optional"`)
 	w.cli("reload")
