@@ -79,7 +79,7 @@ func (s *Server) issueFiles(ctx context.Context, in issueIn, r *hubv1.IssueCerti
 	if err != nil {
 		return nil, err
 	}
-	defer place.root.Close()
+	defer place.close()
 	key, csr, err := pki.NewRequest(in.ServiceID, in.Hosts...)
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
@@ -112,6 +112,16 @@ type place struct {
 	root *os.Root
 	base string // what root is
 	dir  string // below root
+	made bool   // the directory was not there before
+}
+
+// close lets go of it. A directory that was made for files that did not come is
+// taken away again: it can be, while it is empty.
+func (p *place) close() {
+	if p.made {
+		_ = p.root.Remove(p.dir)
+	}
+	_ = p.root.Close()
 }
 
 func (p *place) path(name string) string { return filepath.Join(p.base, p.dir, name) }
@@ -153,13 +163,15 @@ func (s *Server) place(in issueIn) (*place, error) {
 	}
 	p.root = root
 	if err := p.prepare(in); err != nil {
-		root.Close()
+		p.close()
 		return nil, err
 	}
 	return p, nil
 }
 
 func (p *place) prepare(in issueIn) error {
+	_, err := p.root.Lstat(p.dir)
+	p.made = errors.Is(err, fs.ErrNotExist)
 	if err := p.root.MkdirAll(p.dir, 0o755); err != nil {
 		return refused("no_key_dir", "use another dir", "%s", err)
 	}

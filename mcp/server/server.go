@@ -24,6 +24,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -81,6 +82,11 @@ func New(o Options) *Server {
 	s.subs.hook(hooks)
 	hooks.AddAfterCallTool(mendInvalid)
 	hooks.AddBeforeListResources(func(ctx context.Context, _ any, _ *mcp.ListResourcesRequest) { s.services.list(ctx) })
+	hooks.AddAfterListResources(func(ctx context.Context, _ any, _ *mcp.ListResourcesRequest, r *mcp.ListResourcesResult) {
+		if s.mayLook(ctx) != nil { // the names of services are for those who may look
+			r.Resources = slices.DeleteFunc(r.Resources, func(r mcp.Resource) bool { return r.URI != scoreURI })
+		}
+	})
 	s.mcp = server.NewMCPServer("tlsmcp", version.Get().Version,
 		server.WithTitle("tlsmcp"),
 		server.WithDescription("Certificates, revocation and TLS posture of the services on this host and of its fleet."),

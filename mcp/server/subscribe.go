@@ -31,6 +31,8 @@ type subscriptions struct {
 	subs map[subscription]bool
 	last map[string][sha256.Size]byte // how each resource read
 	wake chan struct{}                // capacity 1: somebody subscribed, or something happened
+
+	looking sync.Mutex // one reads a resource at a time; taken before mu
 }
 
 // subscription is what one client subscribed to by one act.
@@ -42,8 +44,10 @@ type subscription struct {
 
 const (
 	subscriptionsMost = 1000
+	watchedMost       = 64                     // resources
 	watchPause        = 300 * time.Millisecond // at least, between two looks
-	watchPeriod       = 3 * time.Second        // at most
+	watchPeriod       = 3 * time.Second        // at most, while looking takes no longer
+	watchShare        = 4                      // times as long as a look took it rests
 )
 
 func newSubscriptions(s *Server) *subscriptions {
@@ -70,17 +74,23 @@ func (v *subscriptions) hook(h *server.Hooks) {
 }
 
 // add enters a subscription to a resource that can be subscribed to. Others are
-// never heard of: they do not change by themselves.
+// never heard of: they do not change by themselves. How the resource reads now is
+// noted before the client is told that it subscribed, so that it misses nothing.
 func (v *subscriptions) add(ctx context.Context, sub subscription) bool {
 	if kind, _, ok := resourceOf(sub.uri); !ok || sub.session == nil || kind != "score" && kind != "audit" || v.s.mayLook(ctx) != nil {
 		return false
 	}
+	watched := v.wanted()
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.subs) >= subscriptionsMost {
+	if len(v.subs) >= subscriptionsMost || len(watched) >= watchedMost && !watched[sub.uri] {
+		v.mu.Unlock()
 		return false
 	}
 	v.subs[sub] = true
+	v.mu.Unlock()
+	if !watched[sub.uri] {
+		v.look(ctx, sub.uri)
+	}
 	v.poke()
 	return true
 }
@@ -138,9 +148,11 @@ func (v *subscriptions) run(ctx context.Context) {
 			stop()
 			watching, stop = false, func() {}
 		}
+		began := time.Now()
 		for uri := range uris {
 			v.look(ctx, uri)
 		}
+		pause := max(watchPause, watchShare*time.Since(began))
 		var clock <-chan time.Time
 		if watching {
 			clock = time.After(watchPeriod)
@@ -154,7 +166,7 @@ func (v *subscriptions) run(ctx context.Context) {
 		select { // what comes meanwhile is one change
 		case <-ctx.Done():
 			return
-		case <-time.After(watchPause):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -186,6 +198,8 @@ func (v *subscriptions) follow(ctx context.Context) (stop func()) {
 func (v *subscriptions) look(ctx context.Context, uri string) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	v.looking.Lock()
+	defer v.looking.Unlock()
 	content, err := v.s.resource(ctx, uri)
 	if r, ok := errors.AsType[*refusal](err); ok && r.code == noSuchService {
 		content = r.code // so that its coming is a change

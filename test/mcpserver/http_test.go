@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // serve starts a server over HTTP, and gives where it is.
@@ -63,7 +62,6 @@ func TestOverHTTPWithAndWithoutSessions(t *testing.T) {
 				t.Errorf("the session is %q", c.session)
 			}
 			c.subscribe("tlsmcp://audit/worker")
-			time.Sleep(time.Second)
 			id := c.issue("worker")
 			eventually(t, "the issue is told", func() bool { n, _ := c.told("tlsmcp://audit/worker"); return n > 0 })
 			c.tool("tlsmcp_cert_revoke", object{"id": id})
@@ -86,7 +84,6 @@ func TestOverSSE(t *testing.T) {
 	c.open("/sse")
 	c.begin()
 	c.subscribe("tlsmcp://audit/worker")
-	time.Sleep(time.Second)
 	id := c.issue("worker")
 	eventually(t, "the issue is told", func() bool { n, _ := c.told("tlsmcp://audit/worker"); return n > 0 })
 	// This transport cannot ask in the middle of a call: a token does.

@@ -150,6 +150,12 @@ func TestBehindASidecarViewersCanBeNamed(t *testing.T) {
 	ops.tool("tlsmcp_proxy_status", nil)
 	ops.refuses("tlsmcp_cert_issue", object{"type": "client", "service_id": "web"}, "writes_off")
 	stranger.refuses("tlsmcp_proxy_status", nil, "not_viewer", "--viewer")
+	if got := names(stranger.call("resources/list", nil), "resources", "uri"); len(got) != 1 {
+		t.Errorf("a stranger learns of %q", got)
+	}
+	if got := names(looker.call("resources/list", nil), "resources", "uri"); len(got) < 4 {
+		t.Errorf("a viewer is shown %q", got)
+	}
 	if _, failure, _ := stranger.try("resources/read", object{"uri": "tlsmcp://certs/shop"}); failure == nil || !strings.Contains(failure["message"].(string), "no role") {
 		t.Errorf("read: %v", failure)
 	}

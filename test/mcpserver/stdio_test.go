@@ -382,7 +382,6 @@ func TestSubscribersHearOfChanges(t *testing.T) {
 			c := w.stdio(newClient(t).speaks(version))
 			c.begin()
 			c.subscribe("tlsmcp://audit/web", "tlsmcp://audit/shop")
-			time.Sleep(time.Second) // how it reads before the change
 			w.cli("cert", "issue", "--service", "web", "--out", w.path("web"))
 			eventually(t, "the issue is told", func() bool { n, _ := c.told("tlsmcp://audit/web"); return n > 0 })
 			if _, p := c.told("tlsmcp://audit/web"); version == modern && p["_meta"].(object)["io.modelcontextprotocol/subscriptionId"] == nil {

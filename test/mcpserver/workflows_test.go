@@ -142,8 +142,8 @@ func TestWorkflowContainACompromise(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	c.refuses("tlsmcp_cert_issue", object{"type": "client", "service_id": "payment-api", "dir": "again"}, "revoked")
-	if found := must(os.ReadDir(w.path("keys/again")))(t); len(found) > 0 {
-		t.Errorf("a refused issue left %v", found)
+	if _, err := os.Stat(w.path("keys/again")); err == nil {
+		t.Error("a refused issue left a directory")
 	}
 }
 
@@ -165,7 +165,6 @@ func TestWorkflowRaiseTheScore(t *testing.T) {
 	if !ok || !nested {
 		t.Fatalf("the first recommendation is no setting: %v", first)
 	}
-	time.Sleep(time.Second) // how it reads before the change
 	w.set(section, key, value)
 	w.cli("reload")
 	var after object
