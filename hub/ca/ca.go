@@ -41,6 +41,7 @@ const (
 	Client Type = "client" // a service, towards other services
 	Agent  Type = "agent"  // an AI agent
 	Node   Type = "node"   // a sidecar, towards the Hub
+	Canary Type = "canary" // nobody: it is revoked as soon as it is made
 )
 
 // Limits are the lifetimes of a type where no policy says otherwise.
@@ -51,10 +52,10 @@ func (t Type) Limits() (usual, longest time.Duration, err error) {
 		return 7 * day, 90 * day, nil
 	case Client, Agent:
 		return day, 30 * day, nil
-	case Node:
+	case Node, Canary:
 		return 7 * day, 30 * day, nil
 	}
-	return 0, 0, fmt.Errorf("certificate type %q is not known: it is server, client, agent or node", t)
+	return 0, 0, fmt.Errorf("certificate type %q is not known: it is server, client, agent, node or canary", t)
 }
 
 // maxID is the longest service id: a common name has at most 64 characters
@@ -103,15 +104,17 @@ func (l *Leaf) SPIFFE() string {
 		return base + "/agent/" + l.ServiceID
 	case Node:
 		return base + "/node/" + l.ServiceID + "/" + l.NodeID
+	case Canary:
+		return base + "/canary/" + l.ServiceID
 	}
 	return base + "/service/" + l.ServiceID
 }
 
-// CommonName is the leaf's common name. A node's is never a service id, so that
-// no rule for a service lets the host's own certificate in.
+// CommonName is the leaf's common name. A node's, and a canary's, is never a
+// service id, so that no rule for a service lets it in.
 func (l *Leaf) CommonName() string {
-	if l.Type == Node {
-		return "node/" + l.ServiceID
+	if l.Type == Node || l.Type == Canary {
+		return string(l.Type) + "/" + l.ServiceID
 	}
 	return l.ServiceID
 }

@@ -164,6 +164,9 @@ func one(f protoreflect.FieldDescriptor, schemas object) object {
 		if f.Message().FullName() == "google.protobuf.Timestamp" {
 			return object{"type": "string", "format": "date-time"}
 		}
+		if f.Message().FullName() == "google.protobuf.Struct" {
+			return object{"type": "object", "additionalProperties": true}
+		}
 		return schemaOf(f.Message(), schemas)
 	}
 	return object{"type": "string"}

@@ -221,15 +221,19 @@ type action struct {
 }
 
 var (
-	look         = action{"look at this", Viewer, true}
-	lookAtAll    = action{"look at this", Viewer, false}
-	issue        = action{"issue certificates", Operator, true}
-	issueAgent   = action{"issue agents' certificates", Operator, false}
-	revoke       = action{"revoke certificates", Operator, true}
-	revokeName   = action{"revoke names", Operator, false}
-	letJoin      = action{"make join tokens and remove nodes", Operator, false}
-	setPolicy    = action{"set policy", Admin, false}
-	administrate = action{"do this", Admin, false}
+	look       = action{"look at this", Viewer, true}
+	lookAtAll  = action{"look at this", Viewer, false}
+	issue      = action{"issue certificates", Operator, true}
+	issueAgent = action{"issue agents' certificates", Operator, false}
+	revoke     = action{"revoke certificates", Operator, true}
+	revokeName = action{"revoke names", Operator, false}
+
+	addScan         = action{"add what a scan saw", Operator, false}
+	testAlert       = action{"test alerts", Operator, false}
+	recordInventory = action{"record an inventory", Operator, false}
+	letJoin         = action{"make join tokens and remove nodes", Operator, false}
+	setPolicy       = action{"set policy", Admin, false}
+	administrate    = action{"do this", Admin, false}
 )
 
 // authorize is the one place where it is decided who may do what. service is

@@ -227,7 +227,8 @@ func (s *Service) rotateWhenDue(ctx context.Context) error {
 	if a.root.Key == nil {
 		s.log.Error("the issuing CA ends soon and the root's key is offline", event.KeyNotAfter, a.issuers[0].Cert.NotAfter,
 			event.KeyHint, "tlsmcp hub ca rotate --root-key FILE")
-		return s.store.Alert(ctx, map[string]any{"alert": "issuing_ca_ends", "not_after": a.issuers[0].Cert.NotAfter.UTC().Format(time.RFC3339)})
+		return s.alert(ctx, "", "issuing_ca_ends", "the issuing CA ends at "+a.issuers[0].Cert.NotAfter.UTC().Format(time.RFC3339)+" and the root's key is offline",
+			map[string]string{"not_after": a.issuers[0].Cert.NotAfter.UTC().Format(time.RFC3339)})
 	}
 	return s.rotate(WithActor(ctx, Actor{Name: "hub", Role: Admin}), a, a.root)
 }

@@ -10,6 +10,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
+	"cyphers.ai/tlsmcp/pkg/score"
 )
 
 // Limits of a report.
@@ -63,7 +64,52 @@ func (s *Service) ReportEvents(ctx context.Context, r *hubv1.ReportEventsRequest
 			return nil, err
 		}
 	}
-	return out, nil
+	return out, s.answerFacts(ctx, actor, r, out)
+}
+
+// answerFacts takes a report's facts, and tells the sidecar what the Hub knows
+// of its service and which canary to try.
+func (s *Service) answerFacts(ctx context.Context, actor Actor, r *hubv1.ReportEventsRequest, out *hubv1.ReportEventsResponse) error {
+	if r.GetFacts() == nil {
+		return nil
+	}
+	if err := s.takeFacts(ctx, actor, r.GetFacts()); err != nil {
+		return err
+	}
+	rows, err := s.store.Facts(ctx, actor.ServiceID)
+	if err != nil {
+		return err
+	}
+	var known []score.Facts
+	for _, row := range rows {
+		if row.Origin != actor.NodeID && row.Origin != store.OriginScan {
+			continue
+		}
+		f, err := score.Decode(row.JSON)
+		if err != nil {
+			return err
+		}
+		if row.Origin == store.OriginScan {
+			known = append(known, f)
+			continue
+		}
+		own, err := s.hubFacts(ctx, actor.ServiceID, &f)
+		if err != nil {
+			return err
+		}
+		known = append(known, own)
+	}
+	if out.Facts, err = asStruct(score.Merge(known...)); err != nil {
+		return err
+	}
+	c, err := s.canary(ctx)
+	if err != nil {
+		return err
+	}
+	if c.GetId() != r.GetCanary() {
+		out.Canary = c
+	}
+	return nil
 }
 
 // maxReporting bounds the reports that are written at once.

@@ -171,6 +171,9 @@ func checkPolicy(p *hubv1.Policy) error {
 	} else if usual > longest {
 		wrong("default_ttl %q is longer than max_ttl %q", p.GetDefaultTtl(), p.GetMaxTtl())
 	}
+	if p.GetTier() > 3 {
+		wrong("tier %d: there are 1, 2 and 3, and 0 for the usual one", p.GetTier())
+	}
 	for _, name := range p.GetDnsNames() {
 		if !isHostName(strings.TrimPrefix(name, "*.")) {
 			wrong(`dns_names: %q is no host name, nor one with a leading "*."`, name)

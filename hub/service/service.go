@@ -26,6 +26,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/score"
 )
 
 // Options are what a Service needs besides its store. The zero value is good
@@ -39,6 +40,7 @@ type Options struct {
 	EventAge    time.Duration // default 90 days
 	EventBytes  int64         // default 1 GiB
 	Heartbeat   time.Duration // of streams; default 10 s
+	CanaryEvery time.Duration // how often a certificate is made only to be revoked; default 1 h
 	// Signer opens an authority's key; nil reads PKCS#8 from the store. One that
 	// asks a PKCS#11 token or a key management service is put in here.
 	Signer func(store.Authority) (crypto.Signer, error)
@@ -59,6 +61,9 @@ type Service struct {
 	feed        *feed
 	acks        *acks
 	crls        crlCache
+	canaries    canaries
+	dirty       dirty
+	issuedKeys  perCertificate[score.KeyRotation]
 	counts      counters
 }
 
@@ -84,6 +89,9 @@ func New(ctx context.Context, st *store.Store, o Options) (*Service, error) {
 	}
 	if o.Heartbeat <= 0 {
 		o.Heartbeat = 10 * time.Second
+	}
+	if o.CanaryEvery <= 0 {
+		o.CanaryEvery = time.Hour
 	}
 	o.PublicURL = strings.TrimSuffix(o.PublicURL, "/")
 	s := &Service{store: st, o: o, log: o.Log, now: o.Now, replica: store.NewID()}
@@ -114,7 +122,7 @@ const (
 func (s *Service) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	for _, task := range []func(context.Context){
-		s.feed.run, s.acks.run, s.followAuthorities, s.followPolicies, s.beat, s.sendWebhooks, s.keepHouse,
+		s.feed.run, s.acks.run, s.followAuthorities, s.followPolicies, s.beat, s.sendWebhooks, s.keepScores, s.keepHouse,
 	} {
 		tasks.Go(func() { task(ctx) })
 	}
@@ -164,7 +172,8 @@ func (s *Service) keepHouse(ctx context.Context) {
 		_, err1 := s.store.PruneEvents(ctx, now.Add(-s.o.EventAge), s.o.EventBytes)
 		_, err2 := s.store.PruneCertificates(ctx, now.Add(-s.o.EventAge))
 		_, err3 := s.store.PruneTokens(ctx, now.Add(-s.o.EventAge))
-		return errors.Join(err1, err2, err3, s.rotateWhenDue(ctx))
+		_, err4 := s.store.PruneScores(ctx, now.Add(-scoreKeep))
+		return errors.Join(err1, err2, err3, err4, s.rotateWhenDue(ctx))
 	})
 }
 

@@ -36,8 +36,27 @@ func scanEvent(row scanner) (Event, error) {
 	return e, json.Unmarshal([]byte(attributes), &e.Attributes)
 }
 
+// KindAlert is the kind of events that webhooks are told of.
+const KindAlert = "alert"
+
+// alertData is an alert as webhooks get it.
+func alertData(e *Event) map[string]any {
+	data := map[string]any{"alert": e.Outcome, "detail": e.Detail}
+	for key, value := range map[string]string{"service_id": e.ServiceID, "node_id": e.NodeID, "identity": e.Identity} {
+		if value != "" {
+			data[key] = value
+		}
+	}
+	for key, value := range e.Attributes {
+		if data[key] == nil {
+			data[key] = value
+		}
+	}
+	return data
+}
+
 // AddEvents stores events and counts those that were not there yet: a report
-// that is repeated is stored once.
+// that is repeated is stored once. Alerts among them are laid out for webhooks.
 func (s *Store) AddEvents(ctx context.Context, events []Event) (int, error) {
 	stored := 0
 	err := s.write(ctx, func(t *tx) error {
@@ -59,6 +78,12 @@ func (s *Store) AddEvents(ctx context.Context, events []Event) (int, error) {
 				return err
 			}
 			stored += n
+			if n == 0 || e.Kind != KindAlert {
+				continue
+			}
+			if err := t.enqueue(ctx, "alert", e.Time, alertData(&e)); err != nil {
+				return err
+			}
 		}
 		t.topics = append(t.topics, Events)
 		return nil

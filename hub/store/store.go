@@ -285,6 +285,13 @@ func (s *Store) SetMetaOnce(ctx context.Context, key, value string) (string, err
 	return s.Meta(ctx, key)
 }
 
+// SetMeta sets a value, whatever was there.
+func (s *Store) SetMeta(ctx context.Context, key, value string) error {
+	return s.write(ctx, func(t *tx) error {
+		return t.exec(ctx, "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
+	})
+}
+
 // querier is a *sql.DB or a *sql.Tx.
 type querier interface {
 	ExecContext(context.Context, string, ...any) (sql.Result, error)

@@ -22,6 +22,7 @@ const (
 	Authorities Topic = "authorities"
 	Nodes       Topic = "nodes"
 	Deliveries  Topic = "deliveries"
+	Scores      Topic = "scores"
 )
 
 // channel is PostgreSQL's name for where wake-ups travel.

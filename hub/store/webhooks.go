@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -72,9 +74,32 @@ func (s *Store) DeleteWebhook(ctx context.Context, id string) error {
 	})
 }
 
-// Alert tells the webhooks of something that is no change of the store's.
-func (s *Store) Alert(ctx context.Context, data map[string]any) error {
-	return s.write(ctx, func(t *tx) error { return t.enqueue(ctx, "alert", s.now(), data) })
+// TestAlert lays a test alert out for the webhooks that take alerts, and gives
+// what is to be delivered.
+func (s *Store) TestAlert(ctx context.Context, data map[string]any) ([]Delivery, error) {
+	var laidOut []Delivery
+	err := s.write(ctx, func(t *tx) error {
+		at := s.now()
+		if err := t.enqueue(ctx, "alert", at, data); err != nil {
+			return err
+		}
+		var err error
+		laidOut, err = all(ctx, t, func(row scanner) (d Delivery, err error) { return d, row.Scan(&d.ID, &d.WebhookID, &d.URL) },
+			"SELECT d.id, d.webhook_id, w.url FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id WHERE d.topic = 'alert' AND d.created_at = ? ORDER BY d.id", micros(at))
+		return err
+	})
+	return laidOut, err
+}
+
+// Undelivered tells what keeps a message from arriving; empty with false when it
+// has arrived, or was given up.
+func (s *Store) Undelivered(ctx context.Context, id string) (why string, waiting bool, err error) {
+	err = s.read().row(ctx, `SELECT CASE WHEN d.attempts > 0 THEN w.last_error ELSE '' END
+		FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id WHERE d.id = ?`, id).Scan(&why)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", false, nil
+	}
+	return why, true, err
 }
 
 // enqueue lays a message out for the webhooks that want it, in the transaction

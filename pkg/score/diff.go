@@ -1,7 +1,10 @@
 package score
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Cause is why a row changed between two reports.
@@ -73,6 +76,33 @@ func Diff(from, to *Report, rubric *Rubric) (*Difference, error) {
 	d.add(ByTime, asked, older)
 	d.add(ByFacts, older, to)
 	return d, nil
+}
+
+// Reason says in a sentence what made the difference: the rows that changed, the
+// most points first.
+func (d *Difference) Reason() string {
+	rows := slices.Clone(d.Changes)
+	slices.SortStableFunc(rows, func(a, b Change) int { return cmp.Compare(max(b.Points, -b.Points), max(a.Points, -a.Points)) })
+	var parts []string
+	for _, c := range rows {
+		text := fmt.Sprintf("%s %s to %s", c.ID, c.From, c.To)
+		switch {
+		case c.From == c.To:
+			text = fmt.Sprintf("%s %s", c.ID, c.To)
+		case c.From == "":
+			text = c.ID + " is new"
+		case c.To == "":
+			text = c.ID + " is asked no more"
+		}
+		if c.Evidence != "" && c.To != "" {
+			text += " (" + c.Evidence + ")"
+		}
+		if c.Cause != ByFacts {
+			text += ", by the " + string(c.Cause)
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
 }
 
 func (r *Report) side() Side {

@@ -199,10 +199,11 @@ func certificateLifetime(r *row) outcome {
 		evidence += fmt.Sprintf("; %d days are allowed", most)
 	}
 	o := r.fail("", evidence)
+	early := r.rule.Limits["backdated_seconds"]
 	switch {
-	case life <= pass:
+	case life <= pass+early:
 		o = r.pass(evidence)
-	case life <= r.rule.Limits["partial_seconds"]:
+	case life <= r.rule.Limits["partial_seconds"]+early:
 		o = r.partial(evidence)
 	}
 	if over {

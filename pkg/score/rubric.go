@@ -85,6 +85,8 @@ type FleetRule struct {
 	TopTierCap   int   `json:"top_tier_cap"`  // any F in tier 1
 	ManyPercent  int   `json:"many_percent"`
 	ManyCap      int   `json:"many_cap"` // more than ManyPercent of all are F
+	// SilentSeconds is after how long without a report a service is silent.
+	SilentSeconds int64 `json:"silent_seconds"`
 }
 
 // Ref names a rubric and the exact bytes of it.
@@ -157,7 +159,7 @@ func V1() *Rubric {
 		},
 		Fleet: FleetRule{
 			TierWeights: []int{4, 2, 1}, MeanPercent: 70, Percentile: 10,
-			FailingBelow: 60, TopTierCap: 69, ManyPercent: 5, ManyCap: 59,
+			FailingBelow: 60, TopTierCap: 69, ManyPercent: 5, ManyCap: 59, SilentSeconds: hour,
 		},
 	}
 	for _, rules := range [][]Rule{protocolRules(), certificateRules(), mtlsRules(), keyRules(), exposureRules(), postQuantumRules()} {

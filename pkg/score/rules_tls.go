@@ -125,7 +125,8 @@ func certificateRules() []Rule {
 			Caps:    []Cap{{"over-maximum", "a public certificate lives longer than the CA/B Forum allows for its date of issue", 69}},
 			Limits: map[string]int64{
 				"private_pass_seconds": 7 * day, "public_pass_seconds": 47 * day, "partial_seconds": 90 * day,
-				"maximum_days": 825, "maximum_days_from_2020-09-01": 398, "maximum_days_from_2026-03-15": 200,
+				"backdated_seconds": 5 * minute, // CAs begin a little in the past, for clocks that are behind
+				"maximum_days":      825, "maximum_days_from_2020-09-01": 398, "maximum_days_from_2026-03-15": 200,
 				"maximum_days_from_2027-03-15": 100, "maximum_days_from_2029-03-15": 47,
 			},
 			Facts:    []string{"certificate"},

@@ -85,6 +85,26 @@ func FactNames() []string {
 	return names
 }
 
+// Names lists the JSON keys of the facts that are there.
+func (f *Facts) Names() []string {
+	var names []string
+	for _, s := range f.slots() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// From keeps the facts that a source measured, and leaves the others out.
+func (f *Facts) From(source Source) Facts {
+	out := *f
+	for _, s := range out.slots() {
+		if s.fact().stamp().source != source {
+			s.field.SetZero()
+		}
+	}
+	return out
+}
+
 // Decode reads facts as JSON. It refuses another schema_version, a fact that
 // contradicts itself, text that could confuse a terminal, and anything behind
 // the end. Facts that this build does not know are left out, so that a newer

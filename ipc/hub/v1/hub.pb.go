@@ -18,6 +18,7 @@ package hubv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1721,6 +1722,7 @@ type Policy struct {
 	McpRules       []*McpRule             `protobuf:"bytes,8,rep,name=mcp_rules,json=mcpRules,proto3" json:"mcp_rules,omitempty"`
 	UpdatedAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	UpdatedBy      string                 `protobuf:"bytes,10,opt,name=updated_by,json=updatedBy,proto3" json:"updated_by,omitempty"`
+	Tier           uint32                 `protobuf:"varint,11,opt,name=tier,proto3" json:"tier,omitempty"` // how much the service weighs in the fleet's score: 1, 2 or 3, the first the most; 0: 2
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1823,6 +1825,13 @@ func (x *Policy) GetUpdatedBy() string {
 		return x.UpdatedBy
 	}
 	return ""
+}
+
+func (x *Policy) GetTier() uint32 {
+	if x != nil {
+		return x.Tier
+	}
+	return 0
 }
 
 type GetPolicyRequest struct {
@@ -2191,6 +2200,8 @@ type ReportEventsRequest struct {
 	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	Dropped       uint64                 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"` // since the last report, because a queue was full
 	Status        *NodeStatus            `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	Facts         *structpb.Struct       `protobuf:"bytes,4,opt,name=facts,proto3" json:"facts,omitempty"`   // what the sidecar measured of itself, as package score writes it; when there is news
+	Canary        string                 `protobuf:"bytes,5,opt,name=canary,proto3" json:"canary,omitempty"` // id of the canary that the sidecar has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2244,6 +2255,20 @@ func (x *ReportEventsRequest) GetStatus() *NodeStatus {
 		return x.Status
 	}
 	return nil
+}
+
+func (x *ReportEventsRequest) GetFacts() *structpb.Struct {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *ReportEventsRequest) GetCanary() string {
+	if x != nil {
+		return x.Canary
+	}
+	return ""
 }
 
 type NodeStatus struct {
@@ -2342,6 +2367,8 @@ type ReportEventsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Stored        uint32                 `protobuf:"varint,1,opt,name=stored,proto3" json:"stored,omitempty"`
 	RetryAfter    string                 `protobuf:"bytes,2,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"` // back-pressure: how long to wait before the next report; empty: none
+	Facts         *structpb.Struct       `protobuf:"bytes,3,opt,name=facts,proto3" json:"facts,omitempty"`                             // what the Hub knows of the service, when facts were reported
+	Canary        *Canary                `protobuf:"bytes,4,opt,name=canary,proto3" json:"canary,omitempty"`                           // another one than the sidecar has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2390,6 +2417,99 @@ func (x *ReportEventsResponse) GetRetryAfter() string {
 	return ""
 }
 
+func (x *ReportEventsResponse) GetFacts() *structpb.Struct {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *ReportEventsResponse) GetCanary() *Canary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+// Canary is a client certificate that was revoked as soon as it was made. Each
+// sidecar tries it on its own listener, to see that it is refused. Its key is
+// worth nothing.
+type Canary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Chain         string                 `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"` // PEM, the leaf first
+	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`     // PEM
+	RevokedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"` // of the revocation log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Canary) Reset() {
+	*x = Canary{}
+	mi := &file_hub_v1_hub_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Canary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Canary) ProtoMessage() {}
+
+func (x *Canary) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Canary.ProtoReflect.Descriptor instead.
+func (*Canary) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Canary) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Canary) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *Canary) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Canary) GetRevokedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return nil
+}
+
+func (x *Canary) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 type SearchEventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
@@ -2407,7 +2527,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[32]
+	mi := &file_hub_v1_hub_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2539,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[32]
+	mi := &file_hub_v1_hub_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2552,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{32}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SearchEventsRequest) GetServiceId() string {
@@ -2508,7 +2628,7 @@ type SearchEventsResponse struct {
 
 func (x *SearchEventsResponse) Reset() {
 	*x = SearchEventsResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[33]
+	mi := &file_hub_v1_hub_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2640,7 @@ func (x *SearchEventsResponse) String() string {
 func (*SearchEventsResponse) ProtoMessage() {}
 
 func (x *SearchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[33]
+	mi := &file_hub_v1_hub_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2653,7 @@ func (x *SearchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsResponse.ProtoReflect.Descriptor instead.
 func (*SearchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{33}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SearchEventsResponse) GetEvents() []*Event {
@@ -2562,7 +2682,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[34]
+	mi := &file_hub_v1_hub_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +2694,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[34]
+	mi := &file_hub_v1_hub_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +2707,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{34}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchEventsRequest) GetServiceId() string {
@@ -2642,7 +2762,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_hub_v1_hub_proto_msgTypes[35]
+	mi := &file_hub_v1_hub_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +2774,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[35]
+	mi := &file_hub_v1_hub_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +2787,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{35}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Node) GetId() string {
@@ -2791,7 +2911,7 @@ type GetFleetRequest struct {
 
 func (x *GetFleetRequest) Reset() {
 	*x = GetFleetRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[36]
+	mi := &file_hub_v1_hub_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +2923,7 @@ func (x *GetFleetRequest) String() string {
 func (*GetFleetRequest) ProtoMessage() {}
 
 func (x *GetFleetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[36]
+	mi := &file_hub_v1_hub_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +2936,7 @@ func (x *GetFleetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFleetRequest.ProtoReflect.Descriptor instead.
 func (*GetFleetRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{36}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetFleetRequest) GetServiceId() string {
@@ -2838,7 +2958,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_hub_v1_hub_proto_msgTypes[37]
+	mi := &file_hub_v1_hub_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +2970,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[37]
+	mi := &file_hub_v1_hub_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +2983,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{37}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Fleet) GetHeadSequence() uint64 {
@@ -2903,7 +3023,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[38]
+	mi := &file_hub_v1_hub_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3035,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[38]
+	mi := &file_hub_v1_hub_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3048,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{38}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveNodeRequest) GetId() string {
@@ -2947,7 +3067,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[39]
+	mi := &file_hub_v1_hub_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3079,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[39]
+	mi := &file_hub_v1_hub_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3092,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{39}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveNodeResponse) GetRevocation() *Revocation {
@@ -2990,7 +3110,7 @@ type GetTrustRequest struct {
 
 func (x *GetTrustRequest) Reset() {
 	*x = GetTrustRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[40]
+	mi := &file_hub_v1_hub_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3122,7 @@ func (x *GetTrustRequest) String() string {
 func (*GetTrustRequest) ProtoMessage() {}
 
 func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[40]
+	mi := &file_hub_v1_hub_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3135,7 @@ func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{40}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{41}
 }
 
 type Trust struct {
@@ -3032,7 +3152,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_hub_v1_hub_proto_msgTypes[41]
+	mi := &file_hub_v1_hub_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3164,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[41]
+	mi := &file_hub_v1_hub_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3177,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{41}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Trust) GetTrustDomain() string {
@@ -3115,7 +3235,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[42]
+	mi := &file_hub_v1_hub_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3247,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[42]
+	mi := &file_hub_v1_hub_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3260,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{42}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -3190,7 +3310,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[43]
+	mi := &file_hub_v1_hub_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3322,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[43]
+	mi := &file_hub_v1_hub_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3335,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{43}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *EnrollResponse) GetNodeId() string {
@@ -3255,7 +3375,7 @@ type RenewNodeRequest struct {
 
 func (x *RenewNodeRequest) Reset() {
 	*x = RenewNodeRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[44]
+	mi := &file_hub_v1_hub_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3387,7 @@ func (x *RenewNodeRequest) String() string {
 func (*RenewNodeRequest) ProtoMessage() {}
 
 func (x *RenewNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[44]
+	mi := &file_hub_v1_hub_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3400,7 @@ func (x *RenewNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewNodeRequest.ProtoReflect.Descriptor instead.
 func (*RenewNodeRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{44}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RenewNodeRequest) GetCsr() string {
@@ -3303,7 +3423,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[45]
+	mi := &file_hub_v1_hub_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3435,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[45]
+	mi := &file_hub_v1_hub_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3448,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{45}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -3386,7 +3506,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_hub_v1_hub_proto_msgTypes[46]
+	mi := &file_hub_v1_hub_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3518,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[46]
+	mi := &file_hub_v1_hub_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3531,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{46}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Token) GetId() string {
@@ -3508,7 +3628,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[47]
+	mi := &file_hub_v1_hub_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3520,7 +3640,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[47]
+	mi := &file_hub_v1_hub_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3533,7 +3653,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{47}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3558,7 +3678,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[48]
+	mi := &file_hub_v1_hub_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3690,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[48]
+	mi := &file_hub_v1_hub_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3703,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{48}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{49}
 }
 
 type ListTokensResponse struct {
@@ -3595,7 +3715,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[49]
+	mi := &file_hub_v1_hub_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3727,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[49]
+	mi := &file_hub_v1_hub_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3740,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{49}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3639,7 +3759,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[50]
+	mi := &file_hub_v1_hub_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3771,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[50]
+	mi := &file_hub_v1_hub_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3784,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{50}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3682,7 +3802,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[51]
+	mi := &file_hub_v1_hub_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3814,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[51]
+	mi := &file_hub_v1_hub_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3827,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{51}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{52}
 }
 
 type RotateIssuerRequest struct {
@@ -3719,7 +3839,7 @@ type RotateIssuerRequest struct {
 
 func (x *RotateIssuerRequest) Reset() {
 	*x = RotateIssuerRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[52]
+	mi := &file_hub_v1_hub_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3731,7 +3851,7 @@ func (x *RotateIssuerRequest) String() string {
 func (*RotateIssuerRequest) ProtoMessage() {}
 
 func (x *RotateIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[52]
+	mi := &file_hub_v1_hub_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3744,7 +3864,7 @@ func (x *RotateIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateIssuerRequest.ProtoReflect.Descriptor instead.
 func (*RotateIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{52}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RotateIssuerRequest) GetRootKey() string {
@@ -3765,7 +3885,7 @@ type CreateWebhookRequest struct {
 
 func (x *CreateWebhookRequest) Reset() {
 	*x = CreateWebhookRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[53]
+	mi := &file_hub_v1_hub_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +3897,7 @@ func (x *CreateWebhookRequest) String() string {
 func (*CreateWebhookRequest) ProtoMessage() {}
 
 func (x *CreateWebhookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[53]
+	mi := &file_hub_v1_hub_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +3910,7 @@ func (x *CreateWebhookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWebhookRequest.ProtoReflect.Descriptor instead.
 func (*CreateWebhookRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{53}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CreateWebhookRequest) GetUrl() string {
@@ -3830,7 +3950,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_hub_v1_hub_proto_msgTypes[54]
+	mi := &file_hub_v1_hub_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3842,7 +3962,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[54]
+	mi := &file_hub_v1_hub_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3855,7 +3975,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{54}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Webhook) GetId() string {
@@ -3922,7 +4042,7 @@ type ListWebhooksRequest struct {
 
 func (x *ListWebhooksRequest) Reset() {
 	*x = ListWebhooksRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[55]
+	mi := &file_hub_v1_hub_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3934,7 +4054,7 @@ func (x *ListWebhooksRequest) String() string {
 func (*ListWebhooksRequest) ProtoMessage() {}
 
 func (x *ListWebhooksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[55]
+	mi := &file_hub_v1_hub_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3947,7 +4067,7 @@ func (x *ListWebhooksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWebhooksRequest.ProtoReflect.Descriptor instead.
 func (*ListWebhooksRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{55}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{56}
 }
 
 type ListWebhooksResponse struct {
@@ -3959,7 +4079,7 @@ type ListWebhooksResponse struct {
 
 func (x *ListWebhooksResponse) Reset() {
 	*x = ListWebhooksResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[56]
+	mi := &file_hub_v1_hub_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4091,7 @@ func (x *ListWebhooksResponse) String() string {
 func (*ListWebhooksResponse) ProtoMessage() {}
 
 func (x *ListWebhooksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[56]
+	mi := &file_hub_v1_hub_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3984,7 +4104,7 @@ func (x *ListWebhooksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWebhooksResponse.ProtoReflect.Descriptor instead.
 func (*ListWebhooksResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{56}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListWebhooksResponse) GetWebhooks() []*Webhook {
@@ -4003,7 +4123,7 @@ type DeleteWebhookRequest struct {
 
 func (x *DeleteWebhookRequest) Reset() {
 	*x = DeleteWebhookRequest{}
-	mi := &file_hub_v1_hub_proto_msgTypes[57]
+	mi := &file_hub_v1_hub_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4135,7 @@ func (x *DeleteWebhookRequest) String() string {
 func (*DeleteWebhookRequest) ProtoMessage() {}
 
 func (x *DeleteWebhookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[57]
+	mi := &file_hub_v1_hub_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4148,7 @@ func (x *DeleteWebhookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteWebhookRequest.ProtoReflect.Descriptor instead.
 func (*DeleteWebhookRequest) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{57}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DeleteWebhookRequest) GetId() string {
@@ -4046,7 +4166,7 @@ type DeleteWebhookResponse struct {
 
 func (x *DeleteWebhookResponse) Reset() {
 	*x = DeleteWebhookResponse{}
-	mi := &file_hub_v1_hub_proto_msgTypes[58]
+	mi := &file_hub_v1_hub_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4178,7 @@ func (x *DeleteWebhookResponse) String() string {
 func (*DeleteWebhookResponse) ProtoMessage() {}
 
 func (x *DeleteWebhookResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hub_v1_hub_proto_msgTypes[58]
+	mi := &file_hub_v1_hub_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4071,14 +4191,798 @@ func (x *DeleteWebhookResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteWebhookResponse.ProtoReflect.Descriptor instead.
 func (*DeleteWebhookResponse) Descriptor() ([]byte, []int) {
-	return file_hub_v1_hub_proto_rawDescGZIP(), []int{58}
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{59}
+}
+
+type GetScoreRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // also what changed since then; for one service
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetScoreRequest) Reset() {
+	*x = GetScoreRequest{}
+	mi := &file_hub_v1_hub_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetScoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetScoreRequest) ProtoMessage() {}
+
+func (x *GetScoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetScoreRequest.ProtoReflect.Descriptor instead.
+func (*GetScoreRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *GetScoreRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *GetScoreRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type GetScoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One service: the report, a score.Report as JSON. Of several sidecars it is
+	// the one with the lowest score.
+	Report        *structpb.Struct `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	NodeId        string           `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Silent        bool             `protobuf:"varint,3,opt,name=silent,proto3" json:"silent,omitempty"`        // none of the service's sidecars has reported lately
+	Difference    *structpb.Struct `protobuf:"bytes,4,opt,name=difference,proto3" json:"difference,omitempty"` // a score.Difference, with since
+	Fleet         *structpb.Struct `protobuf:"bytes,5,opt,name=fleet,proto3" json:"fleet,omitempty"`           // no service named: a score.Fleet
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetScoreResponse) Reset() {
+	*x = GetScoreResponse{}
+	mi := &file_hub_v1_hub_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetScoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetScoreResponse) ProtoMessage() {}
+
+func (x *GetScoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetScoreResponse.ProtoReflect.Descriptor instead.
+func (*GetScoreResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *GetScoreResponse) GetReport() *structpb.Struct {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *GetScoreResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *GetScoreResponse) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
+func (x *GetScoreResponse) GetDifference() *structpb.Struct {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
+func (x *GetScoreResponse) GetFleet() *structpb.Struct {
+	if x != nil {
+		return x.Fleet
+	}
+	return nil
+}
+
+type ListScoresRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	After         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	Before        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	PageSize      int32                  `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // default 100, at most 1000
+	PageToken     string                 `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListScoresRequest) Reset() {
+	*x = ListScoresRequest{}
+	mi := &file_hub_v1_hub_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListScoresRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListScoresRequest) ProtoMessage() {}
+
+func (x *ListScoresRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListScoresRequest.ProtoReflect.Descriptor instead.
+func (*ListScoresRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ListScoresRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *ListScoresRequest) GetAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListScoresRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *ListScoresRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListScoresRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ScoreChange is a score that is another one than before, or is made up
+// otherwise.
+type ScoreChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ServiceId     string                 `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	Score         uint32                 `protobuf:"varint,4,opt,name=score,proto3" json:"score,omitempty"`
+	Grade         string                 `protobuf:"bytes,5,opt,name=grade,proto3" json:"grade,omitempty"`
+	Delta         int32                  `protobuf:"varint,6,opt,name=delta,proto3" json:"delta,omitempty"`
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"` // a sentence
+	Rows          []*ScoreRow            `protobuf:"bytes,8,rep,name=rows,proto3" json:"rows,omitempty"`     // that changed
+	Rubric        string                 `protobuf:"bytes,9,opt,name=rubric,proto3" json:"rubric,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreChange) Reset() {
+	*x = ScoreChange{}
+	mi := &file_hub_v1_hub_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreChange) ProtoMessage() {}
+
+func (x *ScoreChange) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreChange.ProtoReflect.Descriptor instead.
+func (*ScoreChange) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ScoreChange) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ScoreChange) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *ScoreChange) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ScoreChange) GetScore() uint32 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *ScoreChange) GetGrade() string {
+	if x != nil {
+		return x.Grade
+	}
+	return ""
+}
+
+func (x *ScoreChange) GetDelta() int32 {
+	if x != nil {
+		return x.Delta
+	}
+	return 0
+}
+
+func (x *ScoreChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ScoreChange) GetRows() []*ScoreRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *ScoreChange) GetRubric() string {
+	if x != nil {
+		return x.Rubric
+	}
+	return ""
+}
+
+type ScoreRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Cause         string                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"` // facts | time | rubric
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`   // pass | partial | fail | unknown | na; empty: the row is new
+	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Points        int32                  `protobuf:"varint,5,opt,name=points,proto3" json:"points,omitempty"` // gained, in hundredths
+	Evidence      string                 `protobuf:"bytes,6,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreRow) Reset() {
+	*x = ScoreRow{}
+	mi := &file_hub_v1_hub_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreRow) ProtoMessage() {}
+
+func (x *ScoreRow) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreRow.ProtoReflect.Descriptor instead.
+func (*ScoreRow) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ScoreRow) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ScoreRow) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *ScoreRow) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ScoreRow) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ScoreRow) GetPoints() int32 {
+	if x != nil {
+		return x.Points
+	}
+	return 0
+}
+
+func (x *ScoreRow) GetEvidence() string {
+	if x != nil {
+		return x.Evidence
+	}
+	return ""
+}
+
+type ListScoresResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ScoreChange         `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListScoresResponse) Reset() {
+	*x = ListScoresResponse{}
+	mi := &file_hub_v1_hub_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListScoresResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListScoresResponse) ProtoMessage() {}
+
+func (x *ListScoresResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListScoresResponse.ProtoReflect.Descriptor instead.
+func (*ListScoresResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ListScoresResponse) GetChanges() []*ScoreChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ListScoresResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type AddScanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Facts         *structpb.Struct       `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"` // as package score writes them; each of the source scan
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddScanRequest) Reset() {
+	*x = AddScanRequest{}
+	mi := &file_hub_v1_hub_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddScanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddScanRequest) ProtoMessage() {}
+
+func (x *AddScanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddScanRequest.ProtoReflect.Descriptor instead.
+func (*AddScanRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *AddScanRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *AddScanRequest) GetFacts() *structpb.Struct {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+type AddScanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Facts         []string               `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty"` // names of those that were taken
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddScanResponse) Reset() {
+	*x = AddScanResponse{}
+	mi := &file_hub_v1_hub_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddScanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddScanResponse) ProtoMessage() {}
+
+func (x *AddScanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddScanResponse.ProtoReflect.Descriptor instead.
+func (*AddScanResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *AddScanResponse) GetFacts() []string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+type RecordInventoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  uint32                 `protobuf:"varint,1,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	Format        string                 `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordInventoryRequest) Reset() {
+	*x = RecordInventoryRequest{}
+	mi := &file_hub_v1_hub_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordInventoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordInventoryRequest) ProtoMessage() {}
+
+func (x *RecordInventoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordInventoryRequest.ProtoReflect.Descriptor instead.
+func (*RecordInventoryRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *RecordInventoryRequest) GetCertificates() uint32 {
+	if x != nil {
+		return x.Certificates
+	}
+	return 0
+}
+
+func (x *RecordInventoryRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+type RecordInventoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordInventoryResponse) Reset() {
+	*x = RecordInventoryResponse{}
+	mi := &file_hub_v1_hub_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordInventoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordInventoryResponse) ProtoMessage() {}
+
+func (x *RecordInventoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordInventoryResponse.ProtoReflect.Descriptor instead.
+func (*RecordInventoryResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{69}
+}
+
+type TestAlertRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestAlertRequest) Reset() {
+	*x = TestAlertRequest{}
+	mi := &file_hub_v1_hub_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestAlertRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestAlertRequest) ProtoMessage() {}
+
+func (x *TestAlertRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestAlertRequest.ProtoReflect.Descriptor instead.
+func (*TestAlertRequest) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{70}
+}
+
+type AlertDelivery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WebhookId     string                 `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	Url           string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	Delivered     bool                   `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlertDelivery) Reset() {
+	*x = AlertDelivery{}
+	mi := &file_hub_v1_hub_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlertDelivery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlertDelivery) ProtoMessage() {}
+
+func (x *AlertDelivery) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlertDelivery.ProtoReflect.Descriptor instead.
+func (*AlertDelivery) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *AlertDelivery) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *AlertDelivery) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *AlertDelivery) GetDelivered() bool {
+	if x != nil {
+		return x.Delivered
+	}
+	return false
+}
+
+func (x *AlertDelivery) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type TestAlertResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deliveries    []*AlertDelivery       `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestAlertResponse) Reset() {
+	*x = TestAlertResponse{}
+	mi := &file_hub_v1_hub_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestAlertResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestAlertResponse) ProtoMessage() {}
+
+func (x *TestAlertResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hub_v1_hub_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestAlertResponse.ProtoReflect.Descriptor instead.
+func (*TestAlertResponse) Descriptor() ([]byte, []int) {
+	return file_hub_v1_hub_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *TestAlertResponse) GetDeliveries() []*AlertDelivery {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
 }
 
 var File_hub_v1_hub_proto protoreflect.FileDescriptor
 
 const file_hub_v1_hub_proto_rawDesc = "" +
 	"\n" +
-	"\x10hub/v1/hub.proto\x12\rtlsmcp.hub.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"I\n" +
+	"\x10hub/v1/hub.proto\x12\rtlsmcp.hub.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"I\n" +
 	"\aProblem\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x12\n" +
@@ -4226,7 +5130,7 @@ const file_hub_v1_hub_proto_rawDesc = "" +
 	"\tresources\x18\x03 \x03(\tR\tresources\x12\x18\n" +
 	"\aprompts\x18\x04 \x03(\tR\aprompts\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x16\n" +
-	"\x06effect\x18\x06 \x01(\tR\x06effect\"\x8f\x03\n" +
+	"\x06effect\x18\x06 \x01(\tR\x06effect\"\xa3\x03\n" +
 	"\x06Policy\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x18\n" +
@@ -4242,7 +5146,8 @@ const file_hub_v1_hub_proto_rawDesc = "" +
 	"updated_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
 	"\n" +
 	"updated_by\x18\n" +
-	" \x01(\tR\tupdatedBy\"1\n" +
+	" \x01(\tR\tupdatedBy\x12\x12\n" +
+	"\x04tier\x18\v \x01(\rR\x04tier\"1\n" +
 	"\x10GetPolicyRequest\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\"z\n" +
@@ -4275,11 +5180,13 @@ const file_hub_v1_hub_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x01\n" +
 	"\x13ReportEventsRequest\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.tlsmcp.hub.v1.EventR\x06events\x12\x18\n" +
 	"\adropped\x18\x02 \x01(\x04R\adropped\x121\n" +
-	"\x06status\x18\x03 \x01(\v2\x19.tlsmcp.hub.v1.NodeStatusR\x06status\"\xfa\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x19.tlsmcp.hub.v1.NodeStatusR\x06status\x12-\n" +
+	"\x05facts\x18\x04 \x01(\v2\x17.google.protobuf.StructR\x05facts\x12\x16\n" +
+	"\x06canary\x18\x05 \x01(\tR\x06canary\"\xfa\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
@@ -4288,11 +5195,20 @@ const file_hub_v1_hub_proto_rawDesc = "" +
 	"\ahealthy\x18\x04 \x01(\bR\ahealthy\x12\x16\n" +
 	"\x06detail\x18\x05 \x01(\tR\x06detail\x12N\n" +
 	"\x15certificate_not_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\x12\x12\n" +
-	"\x04mode\x18\a \x01(\tR\x04mode\"O\n" +
+	"\x04mode\x18\a \x01(\tR\x04mode\"\xad\x01\n" +
 	"\x14ReportEventsResponse\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\rR\x06stored\x12\x1f\n" +
 	"\vretry_after\x18\x02 \x01(\tR\n" +
-	"retryAfter\"\xb9\x02\n" +
+	"retryAfter\x12-\n" +
+	"\x05facts\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05facts\x12-\n" +
+	"\x06canary\x18\x04 \x01(\v2\x15.tlsmcp.hub.v1.CanaryR\x06canary\"\x97\x01\n" +
+	"\x06Canary\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\tR\x05chain\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x129\n" +
+	"\n" +
+	"revoked_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\"\xb9\x02\n" +
 	"\x13SearchEventsRequest\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x1a\n" +
@@ -4427,7 +5343,69 @@ const file_hub_v1_hub_proto_rawDesc = "" +
 	"\bwebhooks\x18\x01 \x03(\v2\x16.tlsmcp.hub.v1.WebhookR\bwebhooks\"&\n" +
 	"\x14DeleteWebhookRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
-	"\x15DeleteWebhookResponse2\xa8\x13\n" +
+	"\x15DeleteWebhookResponse\"b\n" +
+	"\x0fGetScoreRequest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xdc\x01\n" +
+	"\x10GetScoreResponse\x12/\n" +
+	"\x06report\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x06report\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x16\n" +
+	"\x06silent\x18\x03 \x01(\bR\x06silent\x127\n" +
+	"\n" +
+	"difference\x18\x04 \x01(\v2\x17.google.protobuf.StructR\n" +
+	"difference\x12-\n" +
+	"\x05fleet\x18\x05 \x01(\v2\x17.google.protobuf.StructR\x05fleet\"\xd4\x01\n" +
+	"\x11ListScoresRequest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x120\n" +
+	"\x05after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05after\x122\n" +
+	"\x06before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x87\x02\n" +
+	"\vScoreChange\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05score\x18\x04 \x01(\rR\x05score\x12\x14\n" +
+	"\x05grade\x18\x05 \x01(\tR\x05grade\x12\x14\n" +
+	"\x05delta\x18\x06 \x01(\x05R\x05delta\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12+\n" +
+	"\x04rows\x18\b \x03(\v2\x17.tlsmcp.hub.v1.ScoreRowR\x04rows\x12\x16\n" +
+	"\x06rubric\x18\t \x01(\tR\x06rubric\"\x88\x01\n" +
+	"\bScoreRow\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x16\n" +
+	"\x06points\x18\x05 \x01(\x05R\x06points\x12\x1a\n" +
+	"\bevidence\x18\x06 \x01(\tR\bevidence\"r\n" +
+	"\x12ListScoresResponse\x124\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.tlsmcp.hub.v1.ScoreChangeR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"^\n" +
+	"\x0eAddScanRequest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12-\n" +
+	"\x05facts\x18\x02 \x01(\v2\x17.google.protobuf.StructR\x05facts\"'\n" +
+	"\x0fAddScanResponse\x12\x14\n" +
+	"\x05facts\x18\x01 \x03(\tR\x05facts\"T\n" +
+	"\x16RecordInventoryRequest\x12\"\n" +
+	"\fcertificates\x18\x01 \x01(\rR\fcertificates\x12\x16\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\"\x19\n" +
+	"\x17RecordInventoryResponse\"\x12\n" +
+	"\x10TestAlertRequest\"t\n" +
+	"\rAlertDelivery\x12\x1d\n" +
+	"\n" +
+	"webhook_id\x18\x01 \x01(\tR\twebhookId\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1c\n" +
+	"\tdelivered\x18\x03 \x01(\bR\tdelivered\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"Q\n" +
+	"\x11TestAlertResponse\x12<\n" +
+	"\n" +
+	"deliveries\x18\x01 \x03(\v2\x1c.tlsmcp.hub.v1.AlertDeliveryR\n" +
+	"deliveries2\xc4\x16\n" +
 	"\n" +
 	"HubService\x12V\n" +
 	"\x10IssueCertificate\x12&.tlsmcp.hub.v1.IssueCertificateRequest\x1a\x1a.tlsmcp.hub.v1.Certificate\x12V\n" +
@@ -4459,7 +5437,13 @@ const file_hub_v1_hub_proto_rawDesc = "" +
 	"\n" +
 	"ListTokens\x12 .tlsmcp.hub.v1.ListTokensRequest\x1a!.tlsmcp.hub.v1.ListTokensResponse\x12T\n" +
 	"\vRevokeToken\x12!.tlsmcp.hub.v1.RevokeTokenRequest\x1a\".tlsmcp.hub.v1.RevokeTokenResponse\x12H\n" +
-	"\fRotateIssuer\x12\".tlsmcp.hub.v1.RotateIssuerRequest\x1a\x14.tlsmcp.hub.v1.Trust\x12L\n" +
+	"\fRotateIssuer\x12\".tlsmcp.hub.v1.RotateIssuerRequest\x1a\x14.tlsmcp.hub.v1.Trust\x12K\n" +
+	"\bGetScore\x12\x1e.tlsmcp.hub.v1.GetScoreRequest\x1a\x1f.tlsmcp.hub.v1.GetScoreResponse\x12Q\n" +
+	"\n" +
+	"ListScores\x12 .tlsmcp.hub.v1.ListScoresRequest\x1a!.tlsmcp.hub.v1.ListScoresResponse\x12H\n" +
+	"\aAddScan\x12\x1d.tlsmcp.hub.v1.AddScanRequest\x1a\x1e.tlsmcp.hub.v1.AddScanResponse\x12`\n" +
+	"\x0fRecordInventory\x12%.tlsmcp.hub.v1.RecordInventoryRequest\x1a&.tlsmcp.hub.v1.RecordInventoryResponse\x12N\n" +
+	"\tTestAlert\x12\x1f.tlsmcp.hub.v1.TestAlertRequest\x1a .tlsmcp.hub.v1.TestAlertResponse\x12L\n" +
 	"\rCreateWebhook\x12#.tlsmcp.hub.v1.CreateWebhookRequest\x1a\x16.tlsmcp.hub.v1.Webhook\x12W\n" +
 	"\fListWebhooks\x12\".tlsmcp.hub.v1.ListWebhooksRequest\x1a#.tlsmcp.hub.v1.ListWebhooksResponse\x12Z\n" +
 	"\rDeleteWebhook\x12#.tlsmcp.hub.v1.DeleteWebhookRequest\x1a$.tlsmcp.hub.v1.DeleteWebhookResponseB$Z\"cyphers.ai/tlsmcp/ipc/hub/v1;hubv1b\x06proto3"
@@ -4476,7 +5460,7 @@ func file_hub_v1_hub_proto_rawDescGZIP() []byte {
 	return file_hub_v1_hub_proto_rawDescData
 }
 
-var file_hub_v1_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_hub_v1_hub_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_hub_v1_hub_proto_goTypes = []any{
 	(*Problem)(nil),                  // 0: tlsmcp.hub.v1.Problem
 	(*IssueCertificateRequest)(nil),  // 1: tlsmcp.hub.v1.IssueCertificateRequest
@@ -4510,144 +5494,184 @@ var file_hub_v1_hub_proto_goTypes = []any{
 	(*ReportEventsRequest)(nil),      // 29: tlsmcp.hub.v1.ReportEventsRequest
 	(*NodeStatus)(nil),               // 30: tlsmcp.hub.v1.NodeStatus
 	(*ReportEventsResponse)(nil),     // 31: tlsmcp.hub.v1.ReportEventsResponse
-	(*SearchEventsRequest)(nil),      // 32: tlsmcp.hub.v1.SearchEventsRequest
-	(*SearchEventsResponse)(nil),     // 33: tlsmcp.hub.v1.SearchEventsResponse
-	(*WatchEventsRequest)(nil),       // 34: tlsmcp.hub.v1.WatchEventsRequest
-	(*Node)(nil),                     // 35: tlsmcp.hub.v1.Node
-	(*GetFleetRequest)(nil),          // 36: tlsmcp.hub.v1.GetFleetRequest
-	(*Fleet)(nil),                    // 37: tlsmcp.hub.v1.Fleet
-	(*RemoveNodeRequest)(nil),        // 38: tlsmcp.hub.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),       // 39: tlsmcp.hub.v1.RemoveNodeResponse
-	(*GetTrustRequest)(nil),          // 40: tlsmcp.hub.v1.GetTrustRequest
-	(*Trust)(nil),                    // 41: tlsmcp.hub.v1.Trust
-	(*EnrollRequest)(nil),            // 42: tlsmcp.hub.v1.EnrollRequest
-	(*EnrollResponse)(nil),           // 43: tlsmcp.hub.v1.EnrollResponse
-	(*RenewNodeRequest)(nil),         // 44: tlsmcp.hub.v1.RenewNodeRequest
-	(*CreateTokenRequest)(nil),       // 45: tlsmcp.hub.v1.CreateTokenRequest
-	(*Token)(nil),                    // 46: tlsmcp.hub.v1.Token
-	(*CreateTokenResponse)(nil),      // 47: tlsmcp.hub.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),        // 48: tlsmcp.hub.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),       // 49: tlsmcp.hub.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),       // 50: tlsmcp.hub.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),      // 51: tlsmcp.hub.v1.RevokeTokenResponse
-	(*RotateIssuerRequest)(nil),      // 52: tlsmcp.hub.v1.RotateIssuerRequest
-	(*CreateWebhookRequest)(nil),     // 53: tlsmcp.hub.v1.CreateWebhookRequest
-	(*Webhook)(nil),                  // 54: tlsmcp.hub.v1.Webhook
-	(*ListWebhooksRequest)(nil),      // 55: tlsmcp.hub.v1.ListWebhooksRequest
-	(*ListWebhooksResponse)(nil),     // 56: tlsmcp.hub.v1.ListWebhooksResponse
-	(*DeleteWebhookRequest)(nil),     // 57: tlsmcp.hub.v1.DeleteWebhookRequest
-	(*DeleteWebhookResponse)(nil),    // 58: tlsmcp.hub.v1.DeleteWebhookResponse
-	nil,                              // 59: tlsmcp.hub.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),    // 60: google.protobuf.Timestamp
+	(*Canary)(nil),                   // 32: tlsmcp.hub.v1.Canary
+	(*SearchEventsRequest)(nil),      // 33: tlsmcp.hub.v1.SearchEventsRequest
+	(*SearchEventsResponse)(nil),     // 34: tlsmcp.hub.v1.SearchEventsResponse
+	(*WatchEventsRequest)(nil),       // 35: tlsmcp.hub.v1.WatchEventsRequest
+	(*Node)(nil),                     // 36: tlsmcp.hub.v1.Node
+	(*GetFleetRequest)(nil),          // 37: tlsmcp.hub.v1.GetFleetRequest
+	(*Fleet)(nil),                    // 38: tlsmcp.hub.v1.Fleet
+	(*RemoveNodeRequest)(nil),        // 39: tlsmcp.hub.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),       // 40: tlsmcp.hub.v1.RemoveNodeResponse
+	(*GetTrustRequest)(nil),          // 41: tlsmcp.hub.v1.GetTrustRequest
+	(*Trust)(nil),                    // 42: tlsmcp.hub.v1.Trust
+	(*EnrollRequest)(nil),            // 43: tlsmcp.hub.v1.EnrollRequest
+	(*EnrollResponse)(nil),           // 44: tlsmcp.hub.v1.EnrollResponse
+	(*RenewNodeRequest)(nil),         // 45: tlsmcp.hub.v1.RenewNodeRequest
+	(*CreateTokenRequest)(nil),       // 46: tlsmcp.hub.v1.CreateTokenRequest
+	(*Token)(nil),                    // 47: tlsmcp.hub.v1.Token
+	(*CreateTokenResponse)(nil),      // 48: tlsmcp.hub.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),        // 49: tlsmcp.hub.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),       // 50: tlsmcp.hub.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),       // 51: tlsmcp.hub.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),      // 52: tlsmcp.hub.v1.RevokeTokenResponse
+	(*RotateIssuerRequest)(nil),      // 53: tlsmcp.hub.v1.RotateIssuerRequest
+	(*CreateWebhookRequest)(nil),     // 54: tlsmcp.hub.v1.CreateWebhookRequest
+	(*Webhook)(nil),                  // 55: tlsmcp.hub.v1.Webhook
+	(*ListWebhooksRequest)(nil),      // 56: tlsmcp.hub.v1.ListWebhooksRequest
+	(*ListWebhooksResponse)(nil),     // 57: tlsmcp.hub.v1.ListWebhooksResponse
+	(*DeleteWebhookRequest)(nil),     // 58: tlsmcp.hub.v1.DeleteWebhookRequest
+	(*DeleteWebhookResponse)(nil),    // 59: tlsmcp.hub.v1.DeleteWebhookResponse
+	(*GetScoreRequest)(nil),          // 60: tlsmcp.hub.v1.GetScoreRequest
+	(*GetScoreResponse)(nil),         // 61: tlsmcp.hub.v1.GetScoreResponse
+	(*ListScoresRequest)(nil),        // 62: tlsmcp.hub.v1.ListScoresRequest
+	(*ScoreChange)(nil),              // 63: tlsmcp.hub.v1.ScoreChange
+	(*ScoreRow)(nil),                 // 64: tlsmcp.hub.v1.ScoreRow
+	(*ListScoresResponse)(nil),       // 65: tlsmcp.hub.v1.ListScoresResponse
+	(*AddScanRequest)(nil),           // 66: tlsmcp.hub.v1.AddScanRequest
+	(*AddScanResponse)(nil),          // 67: tlsmcp.hub.v1.AddScanResponse
+	(*RecordInventoryRequest)(nil),   // 68: tlsmcp.hub.v1.RecordInventoryRequest
+	(*RecordInventoryResponse)(nil),  // 69: tlsmcp.hub.v1.RecordInventoryResponse
+	(*TestAlertRequest)(nil),         // 70: tlsmcp.hub.v1.TestAlertRequest
+	(*AlertDelivery)(nil),            // 71: tlsmcp.hub.v1.AlertDelivery
+	(*TestAlertResponse)(nil),        // 72: tlsmcp.hub.v1.TestAlertResponse
+	nil,                              // 73: tlsmcp.hub.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),    // 74: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),          // 75: google.protobuf.Struct
 }
 var file_hub_v1_hub_proto_depIdxs = []int32{
-	60, // 0: tlsmcp.hub.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	60, // 1: tlsmcp.hub.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	60, // 2: tlsmcp.hub.v1.Certificate.revoked_at:type_name -> google.protobuf.Timestamp
-	60, // 3: tlsmcp.hub.v1.Certificate.issued_at:type_name -> google.protobuf.Timestamp
+	74, // 0: tlsmcp.hub.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	74, // 1: tlsmcp.hub.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	74, // 2: tlsmcp.hub.v1.Certificate.revoked_at:type_name -> google.protobuf.Timestamp
+	74, // 3: tlsmcp.hub.v1.Certificate.issued_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: tlsmcp.hub.v1.ListCertificatesResponse.certificates:type_name -> tlsmcp.hub.v1.Certificate
-	60, // 5: tlsmcp.hub.v1.Revocation.revoked_at:type_name -> google.protobuf.Timestamp
-	60, // 6: tlsmcp.hub.v1.RevokedName.revoked_at:type_name -> google.protobuf.Timestamp
+	74, // 5: tlsmcp.hub.v1.Revocation.revoked_at:type_name -> google.protobuf.Timestamp
+	74, // 6: tlsmcp.hub.v1.RevokedName.revoked_at:type_name -> google.protobuf.Timestamp
 	12, // 7: tlsmcp.hub.v1.ListNamesResponse.names:type_name -> tlsmcp.hub.v1.RevokedName
-	60, // 8: tlsmcp.hub.v1.RevocationEntry.revoked_at:type_name -> google.protobuf.Timestamp
-	60, // 9: tlsmcp.hub.v1.RevocationEntry.expires_at:type_name -> google.protobuf.Timestamp
-	60, // 10: tlsmcp.hub.v1.RevocationEntry.cutoff:type_name -> google.protobuf.Timestamp
+	74, // 8: tlsmcp.hub.v1.RevocationEntry.revoked_at:type_name -> google.protobuf.Timestamp
+	74, // 9: tlsmcp.hub.v1.RevocationEntry.expires_at:type_name -> google.protobuf.Timestamp
+	74, // 10: tlsmcp.hub.v1.RevocationEntry.cutoff:type_name -> google.protobuf.Timestamp
 	14, // 11: tlsmcp.hub.v1.RevocationDelta.entries:type_name -> tlsmcp.hub.v1.RevocationEntry
-	60, // 12: tlsmcp.hub.v1.RevocationDelta.signed_at:type_name -> google.protobuf.Timestamp
+	74, // 12: tlsmcp.hub.v1.RevocationDelta.signed_at:type_name -> google.protobuf.Timestamp
 	20, // 13: tlsmcp.hub.v1.Policy.allowed_callers:type_name -> tlsmcp.hub.v1.CallerRules
 	21, // 14: tlsmcp.hub.v1.Policy.mcp_rules:type_name -> tlsmcp.hub.v1.McpRule
-	60, // 15: tlsmcp.hub.v1.Policy.updated_at:type_name -> google.protobuf.Timestamp
+	74, // 15: tlsmcp.hub.v1.Policy.updated_at:type_name -> google.protobuf.Timestamp
 	22, // 16: tlsmcp.hub.v1.PutPolicyRequest.policy:type_name -> tlsmcp.hub.v1.Policy
 	22, // 17: tlsmcp.hub.v1.ListPoliciesResponse.policies:type_name -> tlsmcp.hub.v1.Policy
-	60, // 18: tlsmcp.hub.v1.Event.time:type_name -> google.protobuf.Timestamp
-	59, // 19: tlsmcp.hub.v1.Event.attributes:type_name -> tlsmcp.hub.v1.Event.AttributesEntry
+	74, // 18: tlsmcp.hub.v1.Event.time:type_name -> google.protobuf.Timestamp
+	73, // 19: tlsmcp.hub.v1.Event.attributes:type_name -> tlsmcp.hub.v1.Event.AttributesEntry
 	28, // 20: tlsmcp.hub.v1.ReportEventsRequest.events:type_name -> tlsmcp.hub.v1.Event
 	30, // 21: tlsmcp.hub.v1.ReportEventsRequest.status:type_name -> tlsmcp.hub.v1.NodeStatus
-	60, // 22: tlsmcp.hub.v1.NodeStatus.certificate_not_after:type_name -> google.protobuf.Timestamp
-	60, // 23: tlsmcp.hub.v1.SearchEventsRequest.after:type_name -> google.protobuf.Timestamp
-	60, // 24: tlsmcp.hub.v1.SearchEventsRequest.before:type_name -> google.protobuf.Timestamp
-	28, // 25: tlsmcp.hub.v1.SearchEventsResponse.events:type_name -> tlsmcp.hub.v1.Event
-	60, // 26: tlsmcp.hub.v1.Node.enrolled_at:type_name -> google.protobuf.Timestamp
-	60, // 27: tlsmcp.hub.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	60, // 28: tlsmcp.hub.v1.Node.applied_at:type_name -> google.protobuf.Timestamp
-	60, // 29: tlsmcp.hub.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
-	35, // 30: tlsmcp.hub.v1.Fleet.nodes:type_name -> tlsmcp.hub.v1.Node
-	10, // 31: tlsmcp.hub.v1.RemoveNodeResponse.revocation:type_name -> tlsmcp.hub.v1.Revocation
-	3,  // 32: tlsmcp.hub.v1.EnrollResponse.certificate:type_name -> tlsmcp.hub.v1.Certificate
-	41, // 33: tlsmcp.hub.v1.EnrollResponse.trust:type_name -> tlsmcp.hub.v1.Trust
-	60, // 34: tlsmcp.hub.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	60, // 35: tlsmcp.hub.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	60, // 36: tlsmcp.hub.v1.Token.used_at:type_name -> google.protobuf.Timestamp
-	60, // 37: tlsmcp.hub.v1.Token.revoked_at:type_name -> google.protobuf.Timestamp
-	46, // 38: tlsmcp.hub.v1.CreateTokenResponse.info:type_name -> tlsmcp.hub.v1.Token
-	46, // 39: tlsmcp.hub.v1.ListTokensResponse.tokens:type_name -> tlsmcp.hub.v1.Token
-	60, // 40: tlsmcp.hub.v1.Webhook.created_at:type_name -> google.protobuf.Timestamp
-	54, // 41: tlsmcp.hub.v1.ListWebhooksResponse.webhooks:type_name -> tlsmcp.hub.v1.Webhook
-	1,  // 42: tlsmcp.hub.v1.HubService.IssueCertificate:input_type -> tlsmcp.hub.v1.IssueCertificateRequest
-	2,  // 43: tlsmcp.hub.v1.HubService.RenewCertificate:input_type -> tlsmcp.hub.v1.RenewCertificateRequest
-	4,  // 44: tlsmcp.hub.v1.HubService.GetCertificate:input_type -> tlsmcp.hub.v1.GetCertificateRequest
-	5,  // 45: tlsmcp.hub.v1.HubService.ListCertificates:input_type -> tlsmcp.hub.v1.ListCertificatesRequest
-	7,  // 46: tlsmcp.hub.v1.HubService.RevokeCertificate:input_type -> tlsmcp.hub.v1.RevokeCertificateRequest
-	8,  // 47: tlsmcp.hub.v1.HubService.RevokeName:input_type -> tlsmcp.hub.v1.RevokeNameRequest
-	9,  // 48: tlsmcp.hub.v1.HubService.LiftName:input_type -> tlsmcp.hub.v1.LiftNameRequest
-	11, // 49: tlsmcp.hub.v1.HubService.ListNames:input_type -> tlsmcp.hub.v1.ListNamesRequest
-	15, // 50: tlsmcp.hub.v1.HubService.GetRevocations:input_type -> tlsmcp.hub.v1.GetRevocationsRequest
-	17, // 51: tlsmcp.hub.v1.HubService.WatchRevocations:input_type -> tlsmcp.hub.v1.WatchRevocationsRequest
-	18, // 52: tlsmcp.hub.v1.HubService.AwaitRevocation:input_type -> tlsmcp.hub.v1.AwaitRevocationRequest
-	23, // 53: tlsmcp.hub.v1.HubService.GetPolicy:input_type -> tlsmcp.hub.v1.GetPolicyRequest
-	24, // 54: tlsmcp.hub.v1.HubService.PutPolicy:input_type -> tlsmcp.hub.v1.PutPolicyRequest
-	25, // 55: tlsmcp.hub.v1.HubService.ListPolicies:input_type -> tlsmcp.hub.v1.ListPoliciesRequest
-	27, // 56: tlsmcp.hub.v1.HubService.WatchPolicy:input_type -> tlsmcp.hub.v1.WatchPolicyRequest
-	29, // 57: tlsmcp.hub.v1.HubService.ReportEvents:input_type -> tlsmcp.hub.v1.ReportEventsRequest
-	32, // 58: tlsmcp.hub.v1.HubService.SearchEvents:input_type -> tlsmcp.hub.v1.SearchEventsRequest
-	34, // 59: tlsmcp.hub.v1.HubService.WatchEvents:input_type -> tlsmcp.hub.v1.WatchEventsRequest
-	36, // 60: tlsmcp.hub.v1.HubService.GetFleet:input_type -> tlsmcp.hub.v1.GetFleetRequest
-	38, // 61: tlsmcp.hub.v1.HubService.RemoveNode:input_type -> tlsmcp.hub.v1.RemoveNodeRequest
-	40, // 62: tlsmcp.hub.v1.HubService.GetTrust:input_type -> tlsmcp.hub.v1.GetTrustRequest
-	42, // 63: tlsmcp.hub.v1.HubService.Enroll:input_type -> tlsmcp.hub.v1.EnrollRequest
-	44, // 64: tlsmcp.hub.v1.HubService.RenewNode:input_type -> tlsmcp.hub.v1.RenewNodeRequest
-	45, // 65: tlsmcp.hub.v1.HubService.CreateToken:input_type -> tlsmcp.hub.v1.CreateTokenRequest
-	48, // 66: tlsmcp.hub.v1.HubService.ListTokens:input_type -> tlsmcp.hub.v1.ListTokensRequest
-	50, // 67: tlsmcp.hub.v1.HubService.RevokeToken:input_type -> tlsmcp.hub.v1.RevokeTokenRequest
-	52, // 68: tlsmcp.hub.v1.HubService.RotateIssuer:input_type -> tlsmcp.hub.v1.RotateIssuerRequest
-	53, // 69: tlsmcp.hub.v1.HubService.CreateWebhook:input_type -> tlsmcp.hub.v1.CreateWebhookRequest
-	55, // 70: tlsmcp.hub.v1.HubService.ListWebhooks:input_type -> tlsmcp.hub.v1.ListWebhooksRequest
-	57, // 71: tlsmcp.hub.v1.HubService.DeleteWebhook:input_type -> tlsmcp.hub.v1.DeleteWebhookRequest
-	3,  // 72: tlsmcp.hub.v1.HubService.IssueCertificate:output_type -> tlsmcp.hub.v1.Certificate
-	3,  // 73: tlsmcp.hub.v1.HubService.RenewCertificate:output_type -> tlsmcp.hub.v1.Certificate
-	3,  // 74: tlsmcp.hub.v1.HubService.GetCertificate:output_type -> tlsmcp.hub.v1.Certificate
-	6,  // 75: tlsmcp.hub.v1.HubService.ListCertificates:output_type -> tlsmcp.hub.v1.ListCertificatesResponse
-	10, // 76: tlsmcp.hub.v1.HubService.RevokeCertificate:output_type -> tlsmcp.hub.v1.Revocation
-	10, // 77: tlsmcp.hub.v1.HubService.RevokeName:output_type -> tlsmcp.hub.v1.Revocation
-	10, // 78: tlsmcp.hub.v1.HubService.LiftName:output_type -> tlsmcp.hub.v1.Revocation
-	13, // 79: tlsmcp.hub.v1.HubService.ListNames:output_type -> tlsmcp.hub.v1.ListNamesResponse
-	16, // 80: tlsmcp.hub.v1.HubService.GetRevocations:output_type -> tlsmcp.hub.v1.RevocationDelta
-	16, // 81: tlsmcp.hub.v1.HubService.WatchRevocations:output_type -> tlsmcp.hub.v1.RevocationDelta
-	19, // 82: tlsmcp.hub.v1.HubService.AwaitRevocation:output_type -> tlsmcp.hub.v1.RevocationProgress
-	22, // 83: tlsmcp.hub.v1.HubService.GetPolicy:output_type -> tlsmcp.hub.v1.Policy
-	22, // 84: tlsmcp.hub.v1.HubService.PutPolicy:output_type -> tlsmcp.hub.v1.Policy
-	26, // 85: tlsmcp.hub.v1.HubService.ListPolicies:output_type -> tlsmcp.hub.v1.ListPoliciesResponse
-	22, // 86: tlsmcp.hub.v1.HubService.WatchPolicy:output_type -> tlsmcp.hub.v1.Policy
-	31, // 87: tlsmcp.hub.v1.HubService.ReportEvents:output_type -> tlsmcp.hub.v1.ReportEventsResponse
-	33, // 88: tlsmcp.hub.v1.HubService.SearchEvents:output_type -> tlsmcp.hub.v1.SearchEventsResponse
-	28, // 89: tlsmcp.hub.v1.HubService.WatchEvents:output_type -> tlsmcp.hub.v1.Event
-	37, // 90: tlsmcp.hub.v1.HubService.GetFleet:output_type -> tlsmcp.hub.v1.Fleet
-	39, // 91: tlsmcp.hub.v1.HubService.RemoveNode:output_type -> tlsmcp.hub.v1.RemoveNodeResponse
-	41, // 92: tlsmcp.hub.v1.HubService.GetTrust:output_type -> tlsmcp.hub.v1.Trust
-	43, // 93: tlsmcp.hub.v1.HubService.Enroll:output_type -> tlsmcp.hub.v1.EnrollResponse
-	43, // 94: tlsmcp.hub.v1.HubService.RenewNode:output_type -> tlsmcp.hub.v1.EnrollResponse
-	47, // 95: tlsmcp.hub.v1.HubService.CreateToken:output_type -> tlsmcp.hub.v1.CreateTokenResponse
-	49, // 96: tlsmcp.hub.v1.HubService.ListTokens:output_type -> tlsmcp.hub.v1.ListTokensResponse
-	51, // 97: tlsmcp.hub.v1.HubService.RevokeToken:output_type -> tlsmcp.hub.v1.RevokeTokenResponse
-	41, // 98: tlsmcp.hub.v1.HubService.RotateIssuer:output_type -> tlsmcp.hub.v1.Trust
-	54, // 99: tlsmcp.hub.v1.HubService.CreateWebhook:output_type -> tlsmcp.hub.v1.Webhook
-	56, // 100: tlsmcp.hub.v1.HubService.ListWebhooks:output_type -> tlsmcp.hub.v1.ListWebhooksResponse
-	58, // 101: tlsmcp.hub.v1.HubService.DeleteWebhook:output_type -> tlsmcp.hub.v1.DeleteWebhookResponse
-	72, // [72:102] is the sub-list for method output_type
-	42, // [42:72] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	75, // 22: tlsmcp.hub.v1.ReportEventsRequest.facts:type_name -> google.protobuf.Struct
+	74, // 23: tlsmcp.hub.v1.NodeStatus.certificate_not_after:type_name -> google.protobuf.Timestamp
+	75, // 24: tlsmcp.hub.v1.ReportEventsResponse.facts:type_name -> google.protobuf.Struct
+	32, // 25: tlsmcp.hub.v1.ReportEventsResponse.canary:type_name -> tlsmcp.hub.v1.Canary
+	74, // 26: tlsmcp.hub.v1.Canary.revoked_at:type_name -> google.protobuf.Timestamp
+	74, // 27: tlsmcp.hub.v1.SearchEventsRequest.after:type_name -> google.protobuf.Timestamp
+	74, // 28: tlsmcp.hub.v1.SearchEventsRequest.before:type_name -> google.protobuf.Timestamp
+	28, // 29: tlsmcp.hub.v1.SearchEventsResponse.events:type_name -> tlsmcp.hub.v1.Event
+	74, // 30: tlsmcp.hub.v1.Node.enrolled_at:type_name -> google.protobuf.Timestamp
+	74, // 31: tlsmcp.hub.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	74, // 32: tlsmcp.hub.v1.Node.applied_at:type_name -> google.protobuf.Timestamp
+	74, // 33: tlsmcp.hub.v1.Node.certificate_not_after:type_name -> google.protobuf.Timestamp
+	36, // 34: tlsmcp.hub.v1.Fleet.nodes:type_name -> tlsmcp.hub.v1.Node
+	10, // 35: tlsmcp.hub.v1.RemoveNodeResponse.revocation:type_name -> tlsmcp.hub.v1.Revocation
+	3,  // 36: tlsmcp.hub.v1.EnrollResponse.certificate:type_name -> tlsmcp.hub.v1.Certificate
+	42, // 37: tlsmcp.hub.v1.EnrollResponse.trust:type_name -> tlsmcp.hub.v1.Trust
+	74, // 38: tlsmcp.hub.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	74, // 39: tlsmcp.hub.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	74, // 40: tlsmcp.hub.v1.Token.used_at:type_name -> google.protobuf.Timestamp
+	74, // 41: tlsmcp.hub.v1.Token.revoked_at:type_name -> google.protobuf.Timestamp
+	47, // 42: tlsmcp.hub.v1.CreateTokenResponse.info:type_name -> tlsmcp.hub.v1.Token
+	47, // 43: tlsmcp.hub.v1.ListTokensResponse.tokens:type_name -> tlsmcp.hub.v1.Token
+	74, // 44: tlsmcp.hub.v1.Webhook.created_at:type_name -> google.protobuf.Timestamp
+	55, // 45: tlsmcp.hub.v1.ListWebhooksResponse.webhooks:type_name -> tlsmcp.hub.v1.Webhook
+	74, // 46: tlsmcp.hub.v1.GetScoreRequest.since:type_name -> google.protobuf.Timestamp
+	75, // 47: tlsmcp.hub.v1.GetScoreResponse.report:type_name -> google.protobuf.Struct
+	75, // 48: tlsmcp.hub.v1.GetScoreResponse.difference:type_name -> google.protobuf.Struct
+	75, // 49: tlsmcp.hub.v1.GetScoreResponse.fleet:type_name -> google.protobuf.Struct
+	74, // 50: tlsmcp.hub.v1.ListScoresRequest.after:type_name -> google.protobuf.Timestamp
+	74, // 51: tlsmcp.hub.v1.ListScoresRequest.before:type_name -> google.protobuf.Timestamp
+	74, // 52: tlsmcp.hub.v1.ScoreChange.at:type_name -> google.protobuf.Timestamp
+	64, // 53: tlsmcp.hub.v1.ScoreChange.rows:type_name -> tlsmcp.hub.v1.ScoreRow
+	63, // 54: tlsmcp.hub.v1.ListScoresResponse.changes:type_name -> tlsmcp.hub.v1.ScoreChange
+	75, // 55: tlsmcp.hub.v1.AddScanRequest.facts:type_name -> google.protobuf.Struct
+	71, // 56: tlsmcp.hub.v1.TestAlertResponse.deliveries:type_name -> tlsmcp.hub.v1.AlertDelivery
+	1,  // 57: tlsmcp.hub.v1.HubService.IssueCertificate:input_type -> tlsmcp.hub.v1.IssueCertificateRequest
+	2,  // 58: tlsmcp.hub.v1.HubService.RenewCertificate:input_type -> tlsmcp.hub.v1.RenewCertificateRequest
+	4,  // 59: tlsmcp.hub.v1.HubService.GetCertificate:input_type -> tlsmcp.hub.v1.GetCertificateRequest
+	5,  // 60: tlsmcp.hub.v1.HubService.ListCertificates:input_type -> tlsmcp.hub.v1.ListCertificatesRequest
+	7,  // 61: tlsmcp.hub.v1.HubService.RevokeCertificate:input_type -> tlsmcp.hub.v1.RevokeCertificateRequest
+	8,  // 62: tlsmcp.hub.v1.HubService.RevokeName:input_type -> tlsmcp.hub.v1.RevokeNameRequest
+	9,  // 63: tlsmcp.hub.v1.HubService.LiftName:input_type -> tlsmcp.hub.v1.LiftNameRequest
+	11, // 64: tlsmcp.hub.v1.HubService.ListNames:input_type -> tlsmcp.hub.v1.ListNamesRequest
+	15, // 65: tlsmcp.hub.v1.HubService.GetRevocations:input_type -> tlsmcp.hub.v1.GetRevocationsRequest
+	17, // 66: tlsmcp.hub.v1.HubService.WatchRevocations:input_type -> tlsmcp.hub.v1.WatchRevocationsRequest
+	18, // 67: tlsmcp.hub.v1.HubService.AwaitRevocation:input_type -> tlsmcp.hub.v1.AwaitRevocationRequest
+	23, // 68: tlsmcp.hub.v1.HubService.GetPolicy:input_type -> tlsmcp.hub.v1.GetPolicyRequest
+	24, // 69: tlsmcp.hub.v1.HubService.PutPolicy:input_type -> tlsmcp.hub.v1.PutPolicyRequest
+	25, // 70: tlsmcp.hub.v1.HubService.ListPolicies:input_type -> tlsmcp.hub.v1.ListPoliciesRequest
+	27, // 71: tlsmcp.hub.v1.HubService.WatchPolicy:input_type -> tlsmcp.hub.v1.WatchPolicyRequest
+	29, // 72: tlsmcp.hub.v1.HubService.ReportEvents:input_type -> tlsmcp.hub.v1.ReportEventsRequest
+	33, // 73: tlsmcp.hub.v1.HubService.SearchEvents:input_type -> tlsmcp.hub.v1.SearchEventsRequest
+	35, // 74: tlsmcp.hub.v1.HubService.WatchEvents:input_type -> tlsmcp.hub.v1.WatchEventsRequest
+	37, // 75: tlsmcp.hub.v1.HubService.GetFleet:input_type -> tlsmcp.hub.v1.GetFleetRequest
+	39, // 76: tlsmcp.hub.v1.HubService.RemoveNode:input_type -> tlsmcp.hub.v1.RemoveNodeRequest
+	41, // 77: tlsmcp.hub.v1.HubService.GetTrust:input_type -> tlsmcp.hub.v1.GetTrustRequest
+	43, // 78: tlsmcp.hub.v1.HubService.Enroll:input_type -> tlsmcp.hub.v1.EnrollRequest
+	45, // 79: tlsmcp.hub.v1.HubService.RenewNode:input_type -> tlsmcp.hub.v1.RenewNodeRequest
+	46, // 80: tlsmcp.hub.v1.HubService.CreateToken:input_type -> tlsmcp.hub.v1.CreateTokenRequest
+	49, // 81: tlsmcp.hub.v1.HubService.ListTokens:input_type -> tlsmcp.hub.v1.ListTokensRequest
+	51, // 82: tlsmcp.hub.v1.HubService.RevokeToken:input_type -> tlsmcp.hub.v1.RevokeTokenRequest
+	53, // 83: tlsmcp.hub.v1.HubService.RotateIssuer:input_type -> tlsmcp.hub.v1.RotateIssuerRequest
+	60, // 84: tlsmcp.hub.v1.HubService.GetScore:input_type -> tlsmcp.hub.v1.GetScoreRequest
+	62, // 85: tlsmcp.hub.v1.HubService.ListScores:input_type -> tlsmcp.hub.v1.ListScoresRequest
+	66, // 86: tlsmcp.hub.v1.HubService.AddScan:input_type -> tlsmcp.hub.v1.AddScanRequest
+	68, // 87: tlsmcp.hub.v1.HubService.RecordInventory:input_type -> tlsmcp.hub.v1.RecordInventoryRequest
+	70, // 88: tlsmcp.hub.v1.HubService.TestAlert:input_type -> tlsmcp.hub.v1.TestAlertRequest
+	54, // 89: tlsmcp.hub.v1.HubService.CreateWebhook:input_type -> tlsmcp.hub.v1.CreateWebhookRequest
+	56, // 90: tlsmcp.hub.v1.HubService.ListWebhooks:input_type -> tlsmcp.hub.v1.ListWebhooksRequest
+	58, // 91: tlsmcp.hub.v1.HubService.DeleteWebhook:input_type -> tlsmcp.hub.v1.DeleteWebhookRequest
+	3,  // 92: tlsmcp.hub.v1.HubService.IssueCertificate:output_type -> tlsmcp.hub.v1.Certificate
+	3,  // 93: tlsmcp.hub.v1.HubService.RenewCertificate:output_type -> tlsmcp.hub.v1.Certificate
+	3,  // 94: tlsmcp.hub.v1.HubService.GetCertificate:output_type -> tlsmcp.hub.v1.Certificate
+	6,  // 95: tlsmcp.hub.v1.HubService.ListCertificates:output_type -> tlsmcp.hub.v1.ListCertificatesResponse
+	10, // 96: tlsmcp.hub.v1.HubService.RevokeCertificate:output_type -> tlsmcp.hub.v1.Revocation
+	10, // 97: tlsmcp.hub.v1.HubService.RevokeName:output_type -> tlsmcp.hub.v1.Revocation
+	10, // 98: tlsmcp.hub.v1.HubService.LiftName:output_type -> tlsmcp.hub.v1.Revocation
+	13, // 99: tlsmcp.hub.v1.HubService.ListNames:output_type -> tlsmcp.hub.v1.ListNamesResponse
+	16, // 100: tlsmcp.hub.v1.HubService.GetRevocations:output_type -> tlsmcp.hub.v1.RevocationDelta
+	16, // 101: tlsmcp.hub.v1.HubService.WatchRevocations:output_type -> tlsmcp.hub.v1.RevocationDelta
+	19, // 102: tlsmcp.hub.v1.HubService.AwaitRevocation:output_type -> tlsmcp.hub.v1.RevocationProgress
+	22, // 103: tlsmcp.hub.v1.HubService.GetPolicy:output_type -> tlsmcp.hub.v1.Policy
+	22, // 104: tlsmcp.hub.v1.HubService.PutPolicy:output_type -> tlsmcp.hub.v1.Policy
+	26, // 105: tlsmcp.hub.v1.HubService.ListPolicies:output_type -> tlsmcp.hub.v1.ListPoliciesResponse
+	22, // 106: tlsmcp.hub.v1.HubService.WatchPolicy:output_type -> tlsmcp.hub.v1.Policy
+	31, // 107: tlsmcp.hub.v1.HubService.ReportEvents:output_type -> tlsmcp.hub.v1.ReportEventsResponse
+	34, // 108: tlsmcp.hub.v1.HubService.SearchEvents:output_type -> tlsmcp.hub.v1.SearchEventsResponse
+	28, // 109: tlsmcp.hub.v1.HubService.WatchEvents:output_type -> tlsmcp.hub.v1.Event
+	38, // 110: tlsmcp.hub.v1.HubService.GetFleet:output_type -> tlsmcp.hub.v1.Fleet
+	40, // 111: tlsmcp.hub.v1.HubService.RemoveNode:output_type -> tlsmcp.hub.v1.RemoveNodeResponse
+	42, // 112: tlsmcp.hub.v1.HubService.GetTrust:output_type -> tlsmcp.hub.v1.Trust
+	44, // 113: tlsmcp.hub.v1.HubService.Enroll:output_type -> tlsmcp.hub.v1.EnrollResponse
+	44, // 114: tlsmcp.hub.v1.HubService.RenewNode:output_type -> tlsmcp.hub.v1.EnrollResponse
+	48, // 115: tlsmcp.hub.v1.HubService.CreateToken:output_type -> tlsmcp.hub.v1.CreateTokenResponse
+	50, // 116: tlsmcp.hub.v1.HubService.ListTokens:output_type -> tlsmcp.hub.v1.ListTokensResponse
+	52, // 117: tlsmcp.hub.v1.HubService.RevokeToken:output_type -> tlsmcp.hub.v1.RevokeTokenResponse
+	42, // 118: tlsmcp.hub.v1.HubService.RotateIssuer:output_type -> tlsmcp.hub.v1.Trust
+	61, // 119: tlsmcp.hub.v1.HubService.GetScore:output_type -> tlsmcp.hub.v1.GetScoreResponse
+	65, // 120: tlsmcp.hub.v1.HubService.ListScores:output_type -> tlsmcp.hub.v1.ListScoresResponse
+	67, // 121: tlsmcp.hub.v1.HubService.AddScan:output_type -> tlsmcp.hub.v1.AddScanResponse
+	69, // 122: tlsmcp.hub.v1.HubService.RecordInventory:output_type -> tlsmcp.hub.v1.RecordInventoryResponse
+	72, // 123: tlsmcp.hub.v1.HubService.TestAlert:output_type -> tlsmcp.hub.v1.TestAlertResponse
+	55, // 124: tlsmcp.hub.v1.HubService.CreateWebhook:output_type -> tlsmcp.hub.v1.Webhook
+	57, // 125: tlsmcp.hub.v1.HubService.ListWebhooks:output_type -> tlsmcp.hub.v1.ListWebhooksResponse
+	59, // 126: tlsmcp.hub.v1.HubService.DeleteWebhook:output_type -> tlsmcp.hub.v1.DeleteWebhookResponse
+	92, // [92:127] is the sub-list for method output_type
+	57, // [57:92] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_hub_v1_hub_proto_init() }
@@ -4661,7 +5685,7 @@ func file_hub_v1_hub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hub_v1_hub_proto_rawDesc), len(file_hub_v1_hub_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -104,6 +104,17 @@ const (
 	HubServiceRevokeTokenProcedure = "/tlsmcp.hub.v1.HubService/RevokeToken"
 	// HubServiceRotateIssuerProcedure is the fully-qualified name of the HubService's RotateIssuer RPC.
 	HubServiceRotateIssuerProcedure = "/tlsmcp.hub.v1.HubService/RotateIssuer"
+	// HubServiceGetScoreProcedure is the fully-qualified name of the HubService's GetScore RPC.
+	HubServiceGetScoreProcedure = "/tlsmcp.hub.v1.HubService/GetScore"
+	// HubServiceListScoresProcedure is the fully-qualified name of the HubService's ListScores RPC.
+	HubServiceListScoresProcedure = "/tlsmcp.hub.v1.HubService/ListScores"
+	// HubServiceAddScanProcedure is the fully-qualified name of the HubService's AddScan RPC.
+	HubServiceAddScanProcedure = "/tlsmcp.hub.v1.HubService/AddScan"
+	// HubServiceRecordInventoryProcedure is the fully-qualified name of the HubService's
+	// RecordInventory RPC.
+	HubServiceRecordInventoryProcedure = "/tlsmcp.hub.v1.HubService/RecordInventory"
+	// HubServiceTestAlertProcedure is the fully-qualified name of the HubService's TestAlert RPC.
+	HubServiceTestAlertProcedure = "/tlsmcp.hub.v1.HubService/TestAlert"
 	// HubServiceCreateWebhookProcedure is the fully-qualified name of the HubService's CreateWebhook
 	// RPC.
 	HubServiceCreateWebhookProcedure = "/tlsmcp.hub.v1.HubService/CreateWebhook"
@@ -162,6 +173,18 @@ type HubServiceClient interface {
 	// RotateIssuer makes a new issuing CA. The old one goes on being trusted, and
 	// its CRL served, until what it issued has expired.
 	RotateIssuer(context.Context, *v1.RotateIssuerRequest) (*v1.Trust, error)
+	// GetScore gives the score of a service; of the fleet where none is named.
+	GetScore(context.Context, *v1.GetScoreRequest) (*v1.GetScoreResponse, error)
+	// ListScores gives how scores changed and why, the newest first.
+	ListScores(context.Context, *v1.ListScoresRequest) (*v1.ListScoresResponse, error)
+	// AddScan takes what a scan saw of a service from outside.
+	AddScan(context.Context, *v1.AddScanRequest) (*v1.AddScanResponse, error)
+	// RecordInventory notes that the inventory of keys and algorithms was
+	// exported.
+	RecordInventory(context.Context, *v1.RecordInventoryRequest) (*v1.RecordInventoryResponse, error)
+	// TestAlert sends a test alert to the webhooks that take alerts, and waits for
+	// what becomes of it.
+	TestAlert(context.Context, *v1.TestAlertRequest) (*v1.TestAlertResponse, error)
 	CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.Webhook, error)
 	ListWebhooks(context.Context, *v1.ListWebhooksRequest) (*v1.ListWebhooksResponse, error)
 	DeleteWebhook(context.Context, *v1.DeleteWebhookRequest) (*v1.DeleteWebhookResponse, error)
@@ -340,6 +363,36 @@ func NewHubServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(hubServiceMethods.ByName("RotateIssuer")),
 			connect.WithClientOptions(opts...),
 		),
+		getScore: connect.NewClient[v1.GetScoreRequest, v1.GetScoreResponse](
+			httpClient,
+			baseURL+HubServiceGetScoreProcedure,
+			connect.WithSchema(hubServiceMethods.ByName("GetScore")),
+			connect.WithClientOptions(opts...),
+		),
+		listScores: connect.NewClient[v1.ListScoresRequest, v1.ListScoresResponse](
+			httpClient,
+			baseURL+HubServiceListScoresProcedure,
+			connect.WithSchema(hubServiceMethods.ByName("ListScores")),
+			connect.WithClientOptions(opts...),
+		),
+		addScan: connect.NewClient[v1.AddScanRequest, v1.AddScanResponse](
+			httpClient,
+			baseURL+HubServiceAddScanProcedure,
+			connect.WithSchema(hubServiceMethods.ByName("AddScan")),
+			connect.WithClientOptions(opts...),
+		),
+		recordInventory: connect.NewClient[v1.RecordInventoryRequest, v1.RecordInventoryResponse](
+			httpClient,
+			baseURL+HubServiceRecordInventoryProcedure,
+			connect.WithSchema(hubServiceMethods.ByName("RecordInventory")),
+			connect.WithClientOptions(opts...),
+		),
+		testAlert: connect.NewClient[v1.TestAlertRequest, v1.TestAlertResponse](
+			httpClient,
+			baseURL+HubServiceTestAlertProcedure,
+			connect.WithSchema(hubServiceMethods.ByName("TestAlert")),
+			connect.WithClientOptions(opts...),
+		),
 		createWebhook: connect.NewClient[v1.CreateWebhookRequest, v1.Webhook](
 			httpClient,
 			baseURL+HubServiceCreateWebhookProcedure,
@@ -390,6 +443,11 @@ type hubServiceClient struct {
 	listTokens        *connect.Client[v1.ListTokensRequest, v1.ListTokensResponse]
 	revokeToken       *connect.Client[v1.RevokeTokenRequest, v1.RevokeTokenResponse]
 	rotateIssuer      *connect.Client[v1.RotateIssuerRequest, v1.Trust]
+	getScore          *connect.Client[v1.GetScoreRequest, v1.GetScoreResponse]
+	listScores        *connect.Client[v1.ListScoresRequest, v1.ListScoresResponse]
+	addScan           *connect.Client[v1.AddScanRequest, v1.AddScanResponse]
+	recordInventory   *connect.Client[v1.RecordInventoryRequest, v1.RecordInventoryResponse]
+	testAlert         *connect.Client[v1.TestAlertRequest, v1.TestAlertResponse]
 	createWebhook     *connect.Client[v1.CreateWebhookRequest, v1.Webhook]
 	listWebhooks      *connect.Client[v1.ListWebhooksRequest, v1.ListWebhooksResponse]
 	deleteWebhook     *connect.Client[v1.DeleteWebhookRequest, v1.DeleteWebhookResponse]
@@ -622,6 +680,51 @@ func (c *hubServiceClient) RotateIssuer(ctx context.Context, req *v1.RotateIssue
 	return nil, err
 }
 
+// GetScore calls tlsmcp.hub.v1.HubService.GetScore.
+func (c *hubServiceClient) GetScore(ctx context.Context, req *v1.GetScoreRequest) (*v1.GetScoreResponse, error) {
+	response, err := c.getScore.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListScores calls tlsmcp.hub.v1.HubService.ListScores.
+func (c *hubServiceClient) ListScores(ctx context.Context, req *v1.ListScoresRequest) (*v1.ListScoresResponse, error) {
+	response, err := c.listScores.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AddScan calls tlsmcp.hub.v1.HubService.AddScan.
+func (c *hubServiceClient) AddScan(ctx context.Context, req *v1.AddScanRequest) (*v1.AddScanResponse, error) {
+	response, err := c.addScan.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RecordInventory calls tlsmcp.hub.v1.HubService.RecordInventory.
+func (c *hubServiceClient) RecordInventory(ctx context.Context, req *v1.RecordInventoryRequest) (*v1.RecordInventoryResponse, error) {
+	response, err := c.recordInventory.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// TestAlert calls tlsmcp.hub.v1.HubService.TestAlert.
+func (c *hubServiceClient) TestAlert(ctx context.Context, req *v1.TestAlertRequest) (*v1.TestAlertResponse, error) {
+	response, err := c.testAlert.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // CreateWebhook calls tlsmcp.hub.v1.HubService.CreateWebhook.
 func (c *hubServiceClient) CreateWebhook(ctx context.Context, req *v1.CreateWebhookRequest) (*v1.Webhook, error) {
 	response, err := c.createWebhook.CallUnary(ctx, connect.NewRequest(req))
@@ -697,6 +800,18 @@ type HubServiceHandler interface {
 	// RotateIssuer makes a new issuing CA. The old one goes on being trusted, and
 	// its CRL served, until what it issued has expired.
 	RotateIssuer(context.Context, *v1.RotateIssuerRequest) (*v1.Trust, error)
+	// GetScore gives the score of a service; of the fleet where none is named.
+	GetScore(context.Context, *v1.GetScoreRequest) (*v1.GetScoreResponse, error)
+	// ListScores gives how scores changed and why, the newest first.
+	ListScores(context.Context, *v1.ListScoresRequest) (*v1.ListScoresResponse, error)
+	// AddScan takes what a scan saw of a service from outside.
+	AddScan(context.Context, *v1.AddScanRequest) (*v1.AddScanResponse, error)
+	// RecordInventory notes that the inventory of keys and algorithms was
+	// exported.
+	RecordInventory(context.Context, *v1.RecordInventoryRequest) (*v1.RecordInventoryResponse, error)
+	// TestAlert sends a test alert to the webhooks that take alerts, and waits for
+	// what becomes of it.
+	TestAlert(context.Context, *v1.TestAlertRequest) (*v1.TestAlertResponse, error)
 	CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.Webhook, error)
 	ListWebhooks(context.Context, *v1.ListWebhooksRequest) (*v1.ListWebhooksResponse, error)
 	DeleteWebhook(context.Context, *v1.DeleteWebhookRequest) (*v1.DeleteWebhookResponse, error)
@@ -871,6 +986,36 @@ func NewHubServiceHandler(svc HubServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(hubServiceMethods.ByName("RotateIssuer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hubServiceGetScoreHandler := connect.NewUnaryHandlerSimple(
+		HubServiceGetScoreProcedure,
+		svc.GetScore,
+		connect.WithSchema(hubServiceMethods.ByName("GetScore")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hubServiceListScoresHandler := connect.NewUnaryHandlerSimple(
+		HubServiceListScoresProcedure,
+		svc.ListScores,
+		connect.WithSchema(hubServiceMethods.ByName("ListScores")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hubServiceAddScanHandler := connect.NewUnaryHandlerSimple(
+		HubServiceAddScanProcedure,
+		svc.AddScan,
+		connect.WithSchema(hubServiceMethods.ByName("AddScan")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hubServiceRecordInventoryHandler := connect.NewUnaryHandlerSimple(
+		HubServiceRecordInventoryProcedure,
+		svc.RecordInventory,
+		connect.WithSchema(hubServiceMethods.ByName("RecordInventory")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hubServiceTestAlertHandler := connect.NewUnaryHandlerSimple(
+		HubServiceTestAlertProcedure,
+		svc.TestAlert,
+		connect.WithSchema(hubServiceMethods.ByName("TestAlert")),
+		connect.WithHandlerOptions(opts...),
+	)
 	hubServiceCreateWebhookHandler := connect.NewUnaryHandlerSimple(
 		HubServiceCreateWebhookProcedure,
 		svc.CreateWebhook,
@@ -945,6 +1090,16 @@ func NewHubServiceHandler(svc HubServiceHandler, opts ...connect.HandlerOption) 
 			hubServiceRevokeTokenHandler.ServeHTTP(w, r)
 		case HubServiceRotateIssuerProcedure:
 			hubServiceRotateIssuerHandler.ServeHTTP(w, r)
+		case HubServiceGetScoreProcedure:
+			hubServiceGetScoreHandler.ServeHTTP(w, r)
+		case HubServiceListScoresProcedure:
+			hubServiceListScoresHandler.ServeHTTP(w, r)
+		case HubServiceAddScanProcedure:
+			hubServiceAddScanHandler.ServeHTTP(w, r)
+		case HubServiceRecordInventoryProcedure:
+			hubServiceRecordInventoryHandler.ServeHTTP(w, r)
+		case HubServiceTestAlertProcedure:
+			hubServiceTestAlertHandler.ServeHTTP(w, r)
 		case HubServiceCreateWebhookProcedure:
 			hubServiceCreateWebhookHandler.ServeHTTP(w, r)
 		case HubServiceListWebhooksProcedure:
@@ -1066,6 +1221,26 @@ func (UnimplementedHubServiceHandler) RevokeToken(context.Context, *v1.RevokeTok
 
 func (UnimplementedHubServiceHandler) RotateIssuer(context.Context, *v1.RotateIssuerRequest) (*v1.Trust, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.hub.v1.HubService.RotateIssuer is not implemented"))
+}
+
+func (UnimplementedHubServiceHandler) GetScore(context.Context, *v1.GetScoreRequest) (*v1.GetScoreResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.hub.v1.HubService.GetScore is not implemented"))
+}
+
+func (UnimplementedHubServiceHandler) ListScores(context.Context, *v1.ListScoresRequest) (*v1.ListScoresResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.hub.v1.HubService.ListScores is not implemented"))
+}
+
+func (UnimplementedHubServiceHandler) AddScan(context.Context, *v1.AddScanRequest) (*v1.AddScanResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.hub.v1.HubService.AddScan is not implemented"))
+}
+
+func (UnimplementedHubServiceHandler) RecordInventory(context.Context, *v1.RecordInventoryRequest) (*v1.RecordInventoryResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.hub.v1.HubService.RecordInventory is not implemented"))
+}
+
+func (UnimplementedHubServiceHandler) TestAlert(context.Context, *v1.TestAlertRequest) (*v1.TestAlertResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tlsmcp.hub.v1.HubService.TestAlert is not implemented"))
 }
 
 func (UnimplementedHubServiceHandler) CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.Webhook, error) {
