@@ -72,6 +72,8 @@ type Daemon struct {
 	own     measurement[negotiated]
 	reach   measurement[score.Backend]
 	chain   measurement[score.Audit]
+	scores  scores
+	canary  atomic.Pointer[canary] // nil: the Hub has given none
 	self    selfCheck
 	seen    seen
 	revoked atomic.Pointer[revlog.Log] // the Hub's log that is in force
@@ -116,7 +118,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 		o.Now = time.Now
 	}
 	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, at: o.Now(), started: o.Now(), conns: conns.New(), notify: notify.New(o.Log),
-		feed: control.NewFeed(), stopped: make(chan struct{}), proc: "/proc"}
+		feed: control.NewFeed(), stopped: make(chan struct{}), proc: "/proc", scores: scores{news: make(chan struct{}, 1)}}
 	d.cfg.Store(cfg)
 	var err error
 	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir, Hub: cfg.Hub.Kind != config.HubNone}); err != nil {
@@ -227,6 +229,7 @@ func (d *Daemon) applyTLS() {
 
 func (d *Daemon) event(e event.Connection) {
 	if d.self.made(e.Remote) {
+		d.self.tell(e)
 		return
 	}
 	if e.Kind == event.Accepted {

@@ -41,6 +41,7 @@ func (d *Daemon) measure(ctx context.Context) score.Facts {
 	m.certificate()
 	m.clients()
 	m.revocation()
+	m.canary(ctx)
 	m.key()
 	m.backend(ctx)
 	m.sockets()

@@ -3,18 +3,27 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
 
-// scoreEvery is how often the score is taken without being asked for.
-const scoreEvery = time.Minute
+const (
+	// scoreFirst is when the score is taken first: the Hub has had time to say
+	// what it knows.
+	scoreFirst = time.Second
+	// scoreEvery is how often it is taken without being asked for.
+	scoreEvery = time.Minute
+	// factsEvery is how often the Hub gets facts without news.
+	factsEvery = 5 * time.Minute
+)
 
 // measurement is one that takes time: what it found is used again for a while,
 // the longer the dearer it was. The zero value has found nothing.
@@ -44,10 +53,117 @@ func (c *measurement[T]) get(now time.Time, measure func() (*score.Fact[T], stri
 	return c.fact, c.why
 }
 
-// score judges what is known of this sidecar now.
+// scores are the sidecar's score as it was taken last, and what the Hub has of
+// it. The zero value has taken none.
+type scores struct {
+	news chan struct{} // cap 1: the Hub said something that the score depends on
+
+	mu     sync.Mutex // guards what follows
+	last   *score.Report
+	due    *structpb.Struct // facts that the Hub is to get; nil: it has them
+	canary string           // id of the one that is here
+	sent   *score.Report    // the report on the facts that the Hub has
+}
+
+// take notes a score, and tells which alarms are new with it.
+func (s *scores) take(r *score.Report, own score.Facts) ([]score.Alarm, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	alarms := score.NewAlarms(s.last, r)
+	s.last = r
+	if s.sent != nil && sameResults(s.sent, r) && r.At.Sub(s.sent.At) < factsEvery {
+		return alarms, nil
+	}
+	facts, err := asStruct(own)
+	if err == nil {
+		s.due, s.sent = facts, r
+	}
+	return alarms, err
+}
+
+// sameResults tells whether two reports judge alike.
+func sameResults(a, b *score.Report) bool {
+	return a.Score == b.Score && slices.EqualFunc(a.Checks, b.Checks, func(x, y score.Check) bool { return x.Result == y.Result && x.Cap == y.Cap })
+}
+
+// forHub is what the Hub is to get; nil: it has it.
+func (s *scores) forHub() (*structpb.Struct, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.due, s.canary
+}
+
+// hasGot notes that the Hub has facts, and which canary is here.
+func (s *scores) hasGot(facts *structpb.Struct, canary string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.due == facts {
+		s.due = nil
+	}
+	if canary != "" {
+		s.canary = canary
+	}
+}
+
+// hubAnswered takes what the Hub knows, and the canary that it gave.
+func (d *Daemon) hubAnswered(sent *structpb.Struct, answer *hubv1.ReportEventsResponse) {
+	canary := ""
+	if c := answer.GetCanary(); c != nil {
+		if err := d.takeCanary(c); err != nil {
+			d.log.Error("revocation is not tried", event.KeyError, err)
+		} else {
+			canary = c.GetId()
+		}
+	}
+	d.scores.hasGot(sent, canary)
+	if answer.GetFacts() != nil {
+		raw, err := answer.GetFacts().MarshalJSON()
+		if err == nil {
+			_, err = score.Decode(raw)
+		}
+		if err != nil {
+			d.log.Error("what the Hub knows is not taken into the score", event.KeyError, err)
+		} else {
+			d.history.SetHub(raw)
+		}
+	}
+	select {
+	case d.scores.news <- struct{}{}:
+	default:
+	}
+}
+
+// score judges what is known of this sidecar now, by itself and by the Hub.
 func (d *Daemon) score(ctx context.Context) *score.Report {
 	d.noteRenewal()
-	return score.Score(d.measure(ctx), score.V1(), d.now())
+	own := d.measure(ctx)
+	facts := own
+	if said := d.history.Hub(); said != nil && d.link != nil {
+		if f, err := score.Decode(said); err == nil {
+			f = withoutSource(f, score.SourceDaemon) // of itself only the sidecar speaks
+			facts = score.Merge(own, f)
+		}
+	}
+	r := score.Score(facts, score.V1(), d.now())
+	alarms, err := d.scores.take(r, own)
+	if err != nil {
+		d.log.Error("facts are not reported", event.KeyError, err)
+	}
+	for _, a := range alarms {
+		d.log.Warn("alert", event.KeyCode, a.Code, event.KeyDetail, a.Detail)
+	}
+	return r
+}
+
+// withoutSource leaves out what a source measured.
+func withoutSource(f score.Facts, source score.Source) score.Facts {
+	var parts []score.Facts
+	for _, s := range []score.Source{score.SourceDaemon, score.SourceHub, score.SourceScan} {
+		if s != source {
+			parts = append(parts, f.From(s))
+		}
+	}
+	return score.Merge(parts...)
 }
 
 // noteRenewal lets the history know how the keyring is.
@@ -61,15 +177,17 @@ func (d *Daemon) noteRenewal() {
 
 // keepScore takes the score now and then, until ctx is done.
 func (d *Daemon) keepScore(ctx context.Context) {
-	tick := time.NewTicker(scoreEvery)
-	defer tick.Stop()
+	next := time.NewTimer(scoreFirst)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			d.score(ctx)
+		case <-next.C:
+		case <-d.scores.news:
 		}
+		d.score(ctx)
+		next.Reset(scoreEvery)
 	}
 }
 

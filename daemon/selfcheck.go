@@ -14,14 +14,43 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
 )
 
 // selfCheck remembers the connections that the daemon makes to itself, so that
 // they do not show up as somebody at the door.
 type selfCheck struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // guards what follows
 	mine map[netip.AddrPort]bool
+	told map[netip.AddrPort]chan event.Connection // who waits for what became of one
+}
+
+// tell hands an event about one of these connections to whoever waits for it.
+func (s *selfCheck) tell(e event.Connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.told[e.Remote] <- e: // nil, when nobody waits
+	default:
+	}
+}
+
+// await gives a channel for the first event about a connection, and what ends
+// the wait.
+func (s *selfCheck) await(from netip.AddrPort) (<-chan event.Connection, func()) {
+	c := make(chan event.Connection, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told == nil {
+		s.told = map[netip.AddrPort]chan event.Connection{}
+	}
+	s.told[from] = c
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.told, from)
+	}
 }
 
 func (s *selfCheck) made(remote netip.AddrPort) bool {
@@ -109,7 +138,21 @@ func (d *Daemon) selfCheck(ctx context.Context) error {
 // shakeOwnHands makes a handshake with the daemon's own listener. A client of TLS
 // 1.3 does not learn by it whether it is let in.
 func (d *Daemon) shakeOwnHands(ctx context.Context, cfg *tls.Config) (tls.ConnectionState, error) {
-	var none tls.ConnectionState
+	c, _, end, err := d.callSelf(ctx)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer end()
+	t := tls.Client(c, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return tls.ConnectionState{}, fmt.Errorf("handshake with own listener: %w", err)
+	}
+	return t.ConnectionState(), nil
+}
+
+// callSelf connects to the daemon's own listener, up to where the handshake
+// begins. It tells where from, and how to end it.
+func (d *Daemon) callSelf(ctx context.Context) (c net.Conn, from netip.AddrPort, end func(), err error) {
 	addr := d.listeners[0].Addr().(*net.TCPAddr).AddrPort()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	if addr.Addr().IsUnspecified() {
@@ -119,22 +162,20 @@ func (d *Daemon) shakeOwnHands(ctx context.Context, cfg *tls.Config) (tls.Connec
 		}
 		addr = netip.AddrPortFrom(loopback, addr.Port())
 	}
-	c, self, err := d.self.dial(ctx, addr)
-	if err != nil {
-		return none, fmt.Errorf("connect to own listener: %w", err)
+	if c, from, err = d.self.dial(ctx, addr); err != nil {
+		return nil, from, nil, fmt.Errorf("connect to own listener: %w", err)
 	}
-	defer c.Close()
-	// The last event comes after the end of the connection; the kernel does
-	// not give the port to anybody else so soon.
-	defer time.AfterFunc(time.Second, func() { d.self.note(self, false) })
-	if d.config().Listen.ExpectsProxyHeader(self.Addr()) {
+	end = func() {
+		_ = c.Close()
+		// The last event comes after the end of the connection; the kernel does
+		// not give the port to anybody else so soon.
+		time.AfterFunc(time.Second, func() { d.self.note(from, false) })
+	}
+	if d.config().Listen.ExpectsProxyHeader(from.Addr()) {
 		if _, err := c.Write([]byte("PROXY UNKNOWN\r\n")); err != nil {
-			return none, fmt.Errorf("connect to own listener: %w", err)
+			end()
+			return nil, from, nil, fmt.Errorf("connect to own listener: %w", err)
 		}
 	}
-	t := tls.Client(c, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
-		return none, fmt.Errorf("handshake with own listener: %w", err)
-	}
-	return t.ConnectionState(), nil
+	return c, from, end, nil
 }

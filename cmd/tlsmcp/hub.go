@@ -280,6 +280,7 @@ func newHubPolicySet(s stdio, h *hubConn) *cobra.Command {
 	var services, uris, dns, ips []string
 	var all bool
 	var usual, longest, file string
+	var tier uint32
 	cmd := &cobra.Command{Use: "set SERVICE", Short: "Change a policy: what is named is replaced, the rest stays",
 		Example: `  tlsmcp hub policy set payment-api --allow web --allow batch
   tlsmcp hub policy set payment-api --max-ttl 7d --dns-name '*.pay.example'
@@ -309,7 +310,7 @@ func newHubPolicySet(s stdio, h *hubConn) *cobra.Command {
 			for flag, set := range map[string]func(){
 				"allow": func() { p.AllowedCallers.Services = services }, "allow-uri": func() { p.AllowedCallers.Uris = uris },
 				"allow-all": func() { p.AllowedCallers.All = all }, "default-ttl": func() { p.DefaultTtl = usual }, "max-ttl": func() { p.MaxTtl = longest },
-				"dns-name": func() { p.DnsNames = dns }, "ip-address": func() { p.IpAddresses = ips },
+				"dns-name": func() { p.DnsNames = dns }, "ip-address": func() { p.IpAddresses = ips }, "tier": func() { p.Tier = tier },
 			} {
 				if changed(flag) {
 					set()
@@ -332,6 +333,7 @@ func newHubPolicySet(s stdio, h *hubConn) *cobra.Command {
 	f.StringVar(&longest, "max-ttl", "", "longest lifetime of its certificates")
 	f.StringSliceVar(&dns, "dns-name", nil, "DNS names that its server certificates may have")
 	f.StringSliceVar(&ips, "ip-address", nil, "addresses or networks that its server certificates may have")
+	f.Uint32Var(&tier, "tier", 2, "how much it weighs in the fleet's score: 1, 2 or 3, the first the most")
 	f.StringVar(&file, "file", "", "take the whole policy from a JSON file")
 	return cmd
 }

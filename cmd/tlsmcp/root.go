@@ -82,6 +82,7 @@ Exit codes: 0 done, 1 refused or a finding, 2 usage, 3 unreachable.`,
 		newCert(s),
 		newHub(s),
 		newScan(s),
+		newAlert(s),
 		newQuickstart(s),
 		newVersion(s),
 	)

@@ -21,12 +21,13 @@ type scorePage struct {
 type glyphs struct {
 	full, half, empty, open, end      string
 	pass, partial, fail, unknown, dot string
+	arrow                             string
 }
 
 func newScorePage(w io.Writer, all bool) *scorePage {
-	p := &scorePage{w: w, paint: painter(colours(w)), all: all, glyph: glyphs{"#", "-", ".", "[", "]", "ok", "~", "x", "?", "-"}}
+	p := &scorePage{w: w, paint: painter(colours(w)), all: all, glyph: glyphs{"#", "-", ".", "[", "]", "ok", "~", "x", "?", "-", "->"}}
 	if utf8Locale() {
-		p.glyph = glyphs{"█", "▌", "░", "▕", "▏", "✓", "~", "×", "?", "·"}
+		p.glyph = glyphs{"█", "▌", "░", "▕", "▏", "✓", "~", "×", "?", "·", "→"}
 	}
 	return p
 }
@@ -212,5 +213,51 @@ func (p *scorePage) todo(r *score.Report) {
 				p.line("           %s %s", p.paint.dim(how.what), p.paint.bold(how.text))
 			}
 		}
+	}
+}
+
+// fleet draws the score of many services.
+func (p *scorePage) fleet(f *score.Fleet) {
+	p.line("%s  %s", p.paint.bold("fleet"), p.paint.dim(fmt.Sprintf("%d services, %d with an F, %d silent; mean %d, 10th percentile %d", f.Services, f.Failing, f.Silent, f.Mean, f.P10)))
+	p.gauge(f.Score, f.Grade)
+	fmt.Fprintln(p.w)
+	for _, c := range f.Caps {
+		p.line("  %s  %s", p.paint.bad("capped at "+fmt.Sprint(c.At)), c.When)
+	}
+	const most = 20
+	for i, m := range f.Members {
+		if i == most && !p.all {
+			p.line("  %s", p.paint.dim(fmt.Sprintf("and %d more; --all shows them", len(f.Members)-most)))
+			break
+		}
+		note := ""
+		if m.Silent {
+			note = p.paint.bad("silent")
+		}
+		p.line("  %-24s %s %3d %-2s  %s %s", printable(m.Service), p.grade(m.Grade, p.bar(m.Score, 100, 20)), m.Score, p.grade(m.Grade, m.Grade), p.paint.dim(fmt.Sprintf("tier %d", m.Tier)), note)
+	}
+}
+
+// difference draws what lies between two reports.
+func (p *scorePage) difference(service string, d *score.Difference) {
+	p.line("%s  %d %s %s %d %s  %s", p.paint.bold(printable(service)), d.From.Score, p.grade(d.From.Grade, d.From.Grade), p.glyph.arrow, d.To.Score, p.grade(d.To.Grade, d.To.Grade),
+		p.paint.dim(fmt.Sprintf("%s to %s", d.From.At, d.To.At)))
+	p.line("  by what was measured %+d, by time %+d, by the rubric %+d", d.Facts, d.Time, d.Rubric)
+	if len(d.Changes) == 0 {
+		p.line("  no row changed")
+		return
+	}
+	fmt.Fprintln(p.w)
+	for _, c := range d.Changes {
+		points := fmt.Sprintf("%+d", c.Points/100)
+		if c.Points%100 != 0 {
+			points = fmt.Sprintf("%+.1f", float64(c.Points)/100)
+		}
+		if c.Points >= 0 {
+			points = p.paint.good(fmt.Sprintf("%-5s", points))
+		} else {
+			points = p.paint.bad(fmt.Sprintf("%-5s", points))
+		}
+		p.line("  %s %-3s %-28s %s %s %s  %s", points, c.ID, c.Title, c.From, p.glyph.arrow, c.To, printable(c.Evidence))
 	}
 }

@@ -28,6 +28,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
@@ -55,6 +57,12 @@ type Options struct {
 	Trust  func(*Trust)
 	Policy func(*hubv1.Policy)
 	Status func() *hubv1.NodeStatus
+
+	// Facts gives what the sidecar measured of itself, when there is news for the
+	// Hub; and which canary it has. Answered is told what the Hub said to it, and
+	// is given back what was sent. Optional, both together.
+	Facts    func() (facts *structpb.Struct, canary string)
+	Answered func(sent *structpb.Struct, answer *hubv1.ReportEventsResponse)
 }
 
 // Link is the line to a Hub.
@@ -500,7 +508,16 @@ func (l *Link) refreshTrust(m *hubv1.Trust) error {
 	return nil
 }
 
-// report sends events soon and the status at least every sync interval.
+// facts are what there is to report of them; nil: no news.
+func (l *Link) facts() (*structpb.Struct, string) {
+	if l.o.Facts == nil {
+		return nil, ""
+	}
+	return l.o.Facts()
+}
+
+// report sends events and facts soon, and the status at least every sync
+// interval.
 func (l *Link) report(ctx context.Context) error {
 	const soon, most = time.Second, 500
 	sync := l.o.Hub.SyncInterval
@@ -515,8 +532,9 @@ func (l *Link) report(ctx context.Context) error {
 		for len(batch) < most && len(l.queue) > 0 {
 			batch = append(batch, <-l.queue)
 		}
-		if len(batch) > 0 || l.now().Sub(last) >= sync {
-			wait, err := l.send(ctx, batch)
+		facts, canary := l.facts()
+		if len(batch) > 0 || facts != nil || l.now().Sub(last) >= sync {
+			wait, err := l.send(ctx, &hubv1.ReportEventsRequest{Events: batch, Facts: facts, Canary: canary})
 			if err != nil {
 				// The batch is kept by putting back what fits.
 				for _, e := range batch {
@@ -541,9 +559,9 @@ func (l *Link) report(ctx context.Context) error {
 	}
 }
 
-func (l *Link) send(ctx context.Context, batch []*hubv1.Event) (time.Duration, error) {
+func (l *Link) send(ctx context.Context, r *hubv1.ReportEventsRequest) (time.Duration, error) {
 	lost := l.lost.Swap(0)
-	r := &hubv1.ReportEventsRequest{Events: batch, Dropped: lost}
+	r.Dropped = lost
 	if l.o.Status != nil {
 		r.Status = l.o.Status()
 		r.Status.Version, r.Status.Hostname = l.o.Version, l.o.Hostname
@@ -556,6 +574,9 @@ func (l *Link) send(ctx context.Context, batch []*hubv1.Event) (time.Duration, e
 		return 0, err
 	}
 	l.well()
+	if r.GetFacts() != nil {
+		l.o.Answered(r.GetFacts(), answer)
+	}
 	if answer.GetRetryAfter() == "" {
 		return 0, nil
 	}
@@ -574,7 +595,7 @@ func (l *Link) Report(ctx context.Context, batch []*hubv1.Event) error {
 	default:
 		return errors.New("this host has not joined the Hub yet")
 	}
-	wait, err := l.send(ctx, batch)
+	wait, err := l.send(ctx, &hubv1.ReportEventsRequest{Events: batch})
 	if err != nil {
 		return hubclient.Explain(err)
 	}

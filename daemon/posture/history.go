@@ -55,6 +55,8 @@ type kept struct {
 	Keys    []key     `json:"keys"`  // in the order in which they came into use
 	Renewal Renewal   `json:"renewal"`
 	Canary  *Canary   `json:"canary,omitempty"`
+	// Hub is what the Hub said last that it knows.
+	Hub json.RawMessage `json:"hub,omitempty"`
 }
 
 const schema = 1
@@ -269,6 +271,20 @@ func (h *History) SetCanary(c Canary) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.kept.Canary, h.dirty = &c, true
+}
+
+// Hub is what the Hub said last that it knows, JSON; nil: nothing.
+func (h *History) Hub() json.RawMessage {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.kept.Hub
+}
+
+// SetHub keeps what the Hub said.
+func (h *History) SetHub(said json.RawMessage) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kept.Hub, h.dirty = said, true
 }
 
 // Run keeps the file up to date until ctx is done. The end is kept too; a crash
