@@ -10,6 +10,7 @@ import (
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/scan/certlint"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
 
@@ -51,15 +52,38 @@ func (s *Service) issuedFacts(ctx context.Context, service string, measured, f *
 	if err != nil {
 		return err
 	}
-	known, ok := s.issuedKeys.get(c.Fingerprint)
+	known, ok := s.known.get(c.Fingerprint)
 	if !ok {
-		if known, err = s.keyOf(ctx, &c); err != nil {
+		if known, err = s.lookAt(ctx, &c); err != nil {
 			return err
 		}
-		s.issuedKeys.put(c.Fingerprint, known)
+		s.known.put(c.Fingerprint, known)
 	}
-	f.KeyRotation = taken(s.now().UTC(), known, "the keys of the certificates that the Hub issued to the service")
+	at := s.now().UTC()
+	f.KeyRotation = taken(at, known.rotation, "the keys of the certificates that the Hub issued to the service")
+	f.Lint = taken(at, known.lint, "the certificate as it was issued")
 	return nil
+}
+
+// knownOf is what never changes of a certificate that was issued.
+type knownOf struct {
+	rotation score.KeyRotation
+	lint     score.Lint
+}
+
+func (s *Service) lookAt(ctx context.Context, c *store.Certificate) (knownOf, error) {
+	var k knownOf
+	certs, err := pki.ParseBundle([]byte(firstPEM(c.Chain)))
+	if err != nil {
+		return k, err
+	}
+	found, err := certlint.Lint(certs[0].Raw, score.DescribeCertificate(certs[0]).Public)
+	if err != nil {
+		return k, err
+	}
+	k.lint = score.Lint{Linter: certlint.Linter, Errors: found.Errors, Warnings: found.Warnings}
+	k.rotation, err = s.keyOf(ctx, c, certs[0].RawSubjectPublicKeyInfo)
+	return k, err
 }
 
 // keysLookedAt is how many of a service's certificates are compared, the newest
@@ -68,12 +92,8 @@ const keysLookedAt = 100
 
 // keyOf tells since when the key of a certificate is in use, by what was issued
 // before it.
-func (s *Service) keyOf(ctx context.Context, c *store.Certificate) (score.KeyRotation, error) {
+func (s *Service) keyOf(ctx context.Context, c *store.Certificate, own []byte) (score.KeyRotation, error) {
 	k := score.KeyRotation{Since: c.IssuedAt}
-	own, err := publicKey(c)
-	if err != nil {
-		return k, err
-	}
 	rows, _, err := s.store.Certificates(ctx, store.CertificateFilter{ServiceID: c.ServiceID, Now: s.now(), PageSize: keysLookedAt})
 	if err != nil {
 		return k, err

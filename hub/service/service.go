@@ -26,7 +26,6 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
-	"cyphers.ai/tlsmcp/pkg/score"
 )
 
 // Options are what a Service needs besides its store. The zero value is good
@@ -63,7 +62,7 @@ type Service struct {
 	crls        crlCache
 	canaries    canaries
 	dirty       dirty
-	issuedKeys  perCertificate[score.KeyRotation]
+	known       perCertificate[knownOf]
 	counts      counters
 }
 
