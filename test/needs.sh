@@ -16,6 +16,8 @@ h2load nghttp2-client
 wrk wrk
 initdb postgresql
 npm npm
+zsh zsh
+fish fish
 gnutls-serv gnutls-bin
 selfserv libnss3-tools
 sslscan sslscan
@@ -42,6 +44,11 @@ if command -v gcc >/dev/null && ! echo '#include <stdlib.h>' | gcc -E - >/dev/nu
 	packages+=("libc6-dev")
 elif ! command -v gcc >/dev/null; then
 	packages+=("libc6-dev")
+fi
+# What completion in bash stands on is no program.
+if [ ! -e /usr/share/bash-completion/bash_completion ]; then
+	missing+=("bash-completion")
+	packages+=("bash-completion")
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then
