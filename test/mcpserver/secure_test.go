@@ -185,3 +185,30 @@ func TestTheSocketBehindASidecarIsForTheSidecar(t *testing.T) {
 		t.Errorf("another user is served: %s", out)
 	}
 }
+
+// TestFromThePersonsClientToTheHub is the whole way: an AI client starts the bridge,
+// the bridge shows the agent's certificate to the sidecar, the sidecar passes the
+// call to the server, which asks the person, back through all of them.
+func TestFromThePersonsClientToTheHub(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.secure("--allow-writes", "--operator", "spiffe://*/agent/ops")
+	dir := w.path("ops")
+	w.cli("cert", "issue", "--type", "agent", "--service", "ops", "--out", dir)
+	for _, version := range []string{"2025-11-25", modern} {
+		asked := make(chan string, 10)
+		c := w.pipe(newClient(t).speaks(version).asks(yes(asked)), exec.Command(tlsmcp, "mcp", "connect", "https://"+s.front.addr+"/mcp",
+			"--cert", dir+"/ops.crt", "--key", dir+"/ops.key", "--ca", dir+"/ca.crt"))
+		c.begin()
+		id := c.issue("web")
+		if done := c.tool("tlsmcp_cert_revoke", object{"id": id}); done["certificates"] != 1.0 {
+			t.Errorf("%s: revoked: %v", version, done)
+		}
+		if text := <-asked; !strings.Contains(text, id) {
+			t.Errorf("%s: asked %q", version, text)
+		}
+		c.subscribe("tlsmcp://audit/worker")
+		c.issue("worker")
+		eventually(t, "the issue is told", func() bool { n, _ := c.told("tlsmcp://audit/worker"); return n > 0 })
+	}
+}
