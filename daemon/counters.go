@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cyphers.ai/tlsmcp/daemon/edge"
@@ -109,20 +107,7 @@ func (d *Daemon) counters() *controlv1.Counters {
 // totals reads the counters.
 func (m *metrics) totals() totals {
 	return totals{
-		accepted: sum(m.accepted), refused: sum(m.refused), closed: sum(m.closed), requests: sum(m.requests),
-		received: sum(m.received), sent: sum(m.sent),
+		accepted: float64(m.accepted.Value()), refused: float64(m.refused.Sum()), closed: float64(m.closed.Sum()), requests: float64(m.requests.Sum()),
+		received: float64(m.received.Value()), sent: float64(m.sent.Value()),
 	}
-}
-
-// sum adds the counters of a collector up.
-func sum(c prometheus.Collector) (total float64) {
-	out := make(chan prometheus.Metric, 64)
-	go func() { c.Collect(out); close(out) }()
-	for m := range out {
-		var d dto.Metric
-		if m.Write(&d) == nil {
-			total += d.GetCounter().GetValue()
-		}
-	}
-	return total
 }

@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"bytes"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"cyphers.ai/tlsmcp/daemon/link"
 	"cyphers.ai/tlsmcp/pkg/config"
@@ -43,7 +47,12 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	if d.link, err = link.New(link.Options{Hub: config.Hub{Kind: config.HubLocal, Socket: "/nonexistent"}, StateDir: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
-	families, err := d.metrics.registry.Gather()
+	var text bytes.Buffer
+	if _, err := d.metrics.registry.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(&text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"cyphers.ai/tlsmcp/hub/rest"
 	"cyphers.ai/tlsmcp/hub/service"
@@ -27,6 +24,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/peercred"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/metric"
 )
 
 // Options are how a Hub is served.
@@ -135,9 +133,10 @@ func Handler(s *service.Service, l *slog.Logger) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintln(w, `{"status":"ok"}`)
 	})
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(s.Metrics(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	metrics := metric.New()
+	metrics.Collect(s.Metrics)
+	metrics.Runtime()
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(rest.OpenAPI(rest.Routes(s)))

@@ -23,9 +23,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Limits of the server. A scrape of some thousand series takes milliseconds;
@@ -71,18 +68,14 @@ func Listen(addr netip.AddrPort) (net.Listener, error) {
 // Unix socket, and which Run closes. checks is called for each /readyz, from
 // several goroutines, and must be quick: it reads what is known and goes and
 // asks nobody.
-func New(ln net.Listener, reg *prometheus.Registry, checks func() []Check, log *slog.Logger) (*Server, error) {
+func New(ln net.Listener, metrics http.Handler, checks func() []Check, log *slog.Logger) (*Server, error) {
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		return nil, fmt.Errorf("admin address %s is not a loopback address", tcp)
 	}
 	s := &Server{ln: ln, checks: checks}
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
-		ErrorLog:            errorLog,
-		ErrorHandling:       promhttp.ContinueOnError, // what can be told is better than nothing
-		MaxRequestsInFlight: maxScrapes,
-	}))
+	mux.Handle("GET /metrics", atMost(maxScrapes, metrics))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	s.http = &http.Server{
@@ -95,6 +88,20 @@ func New(ln net.Listener, reg *prometheus.Registry, checks func() []Check, log *
 		ErrorLog:          errorLog,
 	}
 	return s, nil
+}
+
+// atMost refuses requests while as many are being answered.
+func atMost(n int, next http.Handler) http.Handler {
+	places := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, "other scrapes are under way", http.StatusServiceUnavailable)
+		}
+	})
 }
 
 // Addr is where it listens.

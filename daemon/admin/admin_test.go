@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"cyphers.ai/tlsmcp/pkg/metric"
 )
 
 // start runs a server on a free loopback port until the test ends.
@@ -30,10 +30,8 @@ func start(t *testing.T, checks ...Check) string {
 
 func serve(t *testing.T, ln net.Listener, checks ...Check) string {
 	t.Helper()
-	reg := prometheus.NewRegistry()
-	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tlsmcp_test_total", Help: "x"})
-	reg.MustRegister(c)
-	c.Add(3)
+	reg := metric.New()
+	reg.Counter("tlsmcp_test_total", "x").Add(3)
 	s, err := New(ln, reg, func() []Check { return checks }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +235,7 @@ func TestOnlyLoopback(t *testing.T) {
 	}
 	t.Run("a listener from elsewhere is checked too", func(t *testing.T) {
 		ln := addressed{addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}}
-		if _, err := New(ln, prometheus.NewRegistry(), nil, slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := New(ln, metric.New(), nil, slog.New(slog.DiscardHandler)); err == nil {
 			t.Error("it was accepted")
 		}
 	})
@@ -307,7 +305,7 @@ func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"}
 func TestASlowClientIsCutAfterTheHeaderTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pipes{make(chan net.Conn), make(chan struct{})}
-		s, err := New(p, prometheus.NewRegistry(), func() []Check { return nil }, slog.New(slog.DiscardHandler))
+		s, err := New(p, metric.New(), func() []Check { return nil }, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -336,7 +334,7 @@ func TestRunSaysWhyItCannotServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(ln, prometheus.NewRegistry(), nil, slog.New(slog.DiscardHandler))
+	s, err := New(ln, metric.New(), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

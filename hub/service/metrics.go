@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"cyphers.ai/tlsmcp/pkg/metric"
 )
 
 // counters are what the service counts.
@@ -19,35 +19,18 @@ type counters struct {
 
 func (c *counters) request(r Role) { c.requests[r].Add(1) }
 
-// Metrics collects the service's metrics.
-func (s *Service) Metrics() prometheus.Collector { return collector{s} }
-
-type collector struct{ s *Service }
-
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("tlsmcp_hub_"+name, help, labels, nil)
-}
-
-func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
-
-func (c collector) Collect(ch chan<- prometheus.Metric) {
-	s := c.s
-	count := func(name, help string, v uint64) {
-		ch <- prometheus.MustNewConstMetric(desc(name, help), prometheus.CounterValue, float64(v))
-	}
-	gauge := func(name, help string, v float64) {
-		ch <- prometheus.MustNewConstMetric(desc(name, help), prometheus.GaugeValue, v)
-	}
-	d := desc("requests_total", "Requests by the role of who asked.", "role")
+// Metrics tells the service's metrics.
+func (s *Service) Metrics(p *metric.Page) {
+	const prefix = "tlsmcp_hub_"
 	for r := Nobody; r <= Node; r++ {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(s.counts.requests[r].Load()), r.String())
+		p.Counter(prefix+"requests_total", "Requests by the role of who asked.", float64(s.counts.requests[r].Load()), "role", r.String())
 	}
-	count("certificates_issued_total", "Certificates issued, renewals included.", s.counts.issued.Load())
-	count("revocations_total", "Certificates and names revoked.", s.counts.revoked.Load())
-	count("events_stored_total", "Events of sidecars that were stored.", s.counts.events.Load())
-	gauge("revocation_streams", "Streams that watch the revocation log here.", float64(s.feed.count()))
+	p.Counter(prefix+"certificates_issued_total", "Certificates issued, renewals included.", float64(s.counts.issued.Load()))
+	p.Counter(prefix+"revocations_total", "Certificates and names revoked.", float64(s.counts.revoked.Load()))
+	p.Counter(prefix+"events_stored_total", "Events of sidecars that were stored.", float64(s.counts.events.Load()))
+	p.Gauge(prefix+"revocation_streams", "Streams that watch the revocation log here.", float64(s.feed.count()))
 	a := s.authorities.Load()
-	gauge("issuing_ca_not_after_seconds", "When the issuing CA ends, in seconds since 1970.", float64(a.issuers[0].Cert.NotAfter.Unix()))
+	p.Gauge(prefix+"issuing_ca_not_after_seconds", "When the issuing CA ends, in seconds since 1970.", float64(a.issuers[0].Cert.NotAfter.Unix()))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	head, err := s.store.Head(ctx)
@@ -55,7 +38,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		up = 0
 	} else {
-		gauge("revocation_sequence", "The last entry of the revocation log.", float64(head.Sequence))
+		p.Gauge(prefix+"revocation_sequence", "The last entry of the revocation log.", float64(head.Sequence))
 	}
-	gauge("store_up", "Whether the store answers.", up)
+	p.Gauge(prefix+"store_up", "Whether the store answers.", up)
 }
