@@ -104,10 +104,10 @@ func New(l net.Listener, o Options) (*Server, error) {
 	}
 	g := &guard{access: o.Access, needs: needs(), mayRecord: o.MayRecord, mutated: o.Mutated}
 	mux := http.NewServeMux()
-	path, calls := controlv1connect.NewControlServiceHandler(o.Calls,
-		connect.WithInterceptors(problem.Interceptor{Log: o.Log}, g), hubjson.HandlerOptions(),
-		connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(compressFrom))
-	mux.Handle(path, calls)
+	for path, call := range handlers(o.Calls, connect.WithInterceptors(problem.Interceptor{Log: o.Log}, g), hubjson.HandlerOptions(),
+		connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(compressFrom)) {
+		mux.Handle(path, call)
+	}
 	if o.HubCalls != nil {
 		mux.Handle(HubPath, o.HubCalls)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // What follows reads /proc rather than asking by netlink: the sidecar's sandbox
@@ -42,7 +44,7 @@ func (p Proc) Listening() ([]netip.AddrPort, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(all, netip.AddrPort.Compare)
+	order.By(all, netip.AddrPort.Compare)
 	return slices.Compact(all), nil
 }
 
@@ -132,6 +134,6 @@ func (p Proc) HostAddresses() ([]netip.Addr, error) {
 	all = slices.DeleteFunc(all, func(a netip.Addr) bool {
 		return !a.IsValid() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified()
 	})
-	slices.SortFunc(all, netip.Addr.Compare)
+	order.By(all, netip.Addr.Compare)
 	return slices.Compact(all), nil
 }

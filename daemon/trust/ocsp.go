@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/order"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/revoke"
 )
@@ -398,7 +399,8 @@ func (b *ocspBook) health() []Status {
 		}
 		byName[st.Source] = st
 	}
-	all := slices.SortedFunc(maps.Values(byName), func(a, b Status) int {
+	all := slices.Collect(maps.Values(byName))
+	order.By(all, func(a, b Status) int {
 		if a.OK != b.OK {
 			if b.OK {
 				return -1

@@ -5,7 +5,9 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
+	"cyphers.ai/tlsmcp/ipc/erased"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hub/v1/hubv1connect"
 )
@@ -13,13 +15,13 @@ import (
 // Node is a client with the calls that a sidecar makes, and no others: a client
 // of the whole service would make the daemon a third of a megabyte larger.
 type Node struct {
-	issue       *connect.Client[hubv1.IssueCertificateRequest, hubv1.Certificate]
 	revocations *connect.Client[hubv1.WatchRevocationsRequest, hubv1.RevocationDelta]
 	policy      *connect.Client[hubv1.WatchPolicyRequest, hubv1.Policy]
-	events      *connect.Client[hubv1.ReportEventsRequest, hubv1.ReportEventsResponse]
-	trust       *connect.Client[hubv1.GetTrustRequest, hubv1.Trust]
-	enroll      *connect.Client[hubv1.EnrollRequest, hubv1.EnrollResponse]
-	renew       *connect.Client[hubv1.RenewNodeRequest, hubv1.EnrollResponse]
+	issue       *erased.Client
+	events      *erased.Client
+	trust       *erased.Client
+	enroll      *erased.Client
+	renew       *erased.Client
 	transport   *http.Transport
 }
 
@@ -29,29 +31,29 @@ func NewNode(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	unary := func(procedure string, answer proto.Message) *erased.Client {
+		return erased.NewClient(w.client, w.base+procedure, answer, connect.WithGRPC())
+	}
 	return &Node{
-		issue:       method[hubv1.IssueCertificateRequest, hubv1.Certificate](w, hubv1connect.HubServiceIssueCertificateProcedure),
-		revocations: method[hubv1.WatchRevocationsRequest, hubv1.RevocationDelta](w, hubv1connect.HubServiceWatchRevocationsProcedure),
-		policy:      method[hubv1.WatchPolicyRequest, hubv1.Policy](w, hubv1connect.HubServiceWatchPolicyProcedure),
-		events:      method[hubv1.ReportEventsRequest, hubv1.ReportEventsResponse](w, hubv1connect.HubServiceReportEventsProcedure),
-		trust:       method[hubv1.GetTrustRequest, hubv1.Trust](w, hubv1connect.HubServiceGetTrustProcedure),
-		enroll:      method[hubv1.EnrollRequest, hubv1.EnrollResponse](w, hubv1connect.HubServiceEnrollProcedure),
-		renew:       method[hubv1.RenewNodeRequest, hubv1.EnrollResponse](w, hubv1connect.HubServiceRenewNodeProcedure),
+		revocations: connect.NewClient[hubv1.WatchRevocationsRequest, hubv1.RevocationDelta](w.client, w.base+hubv1connect.HubServiceWatchRevocationsProcedure, connect.WithGRPC()),
+		policy:      connect.NewClient[hubv1.WatchPolicyRequest, hubv1.Policy](w.client, w.base+hubv1connect.HubServiceWatchPolicyProcedure, connect.WithGRPC()),
+		issue:       unary(hubv1connect.HubServiceIssueCertificateProcedure, &hubv1.Certificate{}),
+		events:      unary(hubv1connect.HubServiceReportEventsProcedure, &hubv1.ReportEventsResponse{}),
+		trust:       unary(hubv1connect.HubServiceGetTrustProcedure, &hubv1.Trust{}),
+		enroll:      unary(hubv1connect.HubServiceEnrollProcedure, &hubv1.EnrollResponse{}),
+		renew:       unary(hubv1connect.HubServiceRenewNodeProcedure, &hubv1.EnrollResponse{}),
 		transport:   w.transport,
 	}, nil
 }
 
-func method[Req, Res any](w wire, procedure string) *connect.Client[Req, Res] {
-	return connect.NewClient[Req, Res](w.client, w.base+procedure, connect.WithGRPC())
-}
-
-// unary makes a call with one answer.
-func unary[Req, Res any](ctx context.Context, c *connect.Client[Req, Res], r *Req) (*Res, error) {
-	answer, err := c.CallUnary(ctx, connect.NewRequest(r))
+// call makes a call with one answer.
+func call[Res proto.Message](ctx context.Context, c *erased.Client, r proto.Message) (Res, error) {
+	answer, err := c.Call(ctx, r)
 	if err != nil {
-		return nil, err
+		var none Res
+		return none, err
 	}
-	return answer.Msg, nil
+	return answer.(Res), nil
 }
 
 // Close lets idle connections go.
@@ -63,7 +65,7 @@ func (n *Node) Close() {
 
 // IssueCertificate has a certificate issued.
 func (n *Node) IssueCertificate(ctx context.Context, r *hubv1.IssueCertificateRequest) (*hubv1.Certificate, error) {
-	return unary(ctx, n.issue, r)
+	return call[*hubv1.Certificate](ctx, n.issue, r)
 }
 
 // WatchRevocations follows the revocation log.
@@ -78,20 +80,20 @@ func (n *Node) WatchPolicy(ctx context.Context, r *hubv1.WatchPolicyRequest) (*c
 
 // ReportEvents reports events and how the sidecar is.
 func (n *Node) ReportEvents(ctx context.Context, r *hubv1.ReportEventsRequest) (*hubv1.ReportEventsResponse, error) {
-	return unary(ctx, n.events, r)
+	return call[*hubv1.ReportEventsResponse](ctx, n.events, r)
 }
 
 // GetTrust gets what is needed to trust the Hub.
 func (n *Node) GetTrust(ctx context.Context, r *hubv1.GetTrustRequest) (*hubv1.Trust, error) {
-	return unary(ctx, n.trust, r)
+	return call[*hubv1.Trust](ctx, n.trust, r)
 }
 
 // Enroll makes this host a node.
 func (n *Node) Enroll(ctx context.Context, r *hubv1.EnrollRequest) (*hubv1.EnrollResponse, error) {
-	return unary(ctx, n.enroll, r)
+	return call[*hubv1.EnrollResponse](ctx, n.enroll, r)
 }
 
 // RenewNode replaces the node's certificate.
 func (n *Node) RenewNode(ctx context.Context, r *hubv1.RenewNodeRequest) (*hubv1.EnrollResponse, error) {
-	return unary(ctx, n.renew, r)
+	return call[*hubv1.EnrollResponse](ctx, n.renew, r)
 }

@@ -106,8 +106,13 @@ func (b *builder) describe() error {
 // compile builds programs, static and stripped, into a directory of their own.
 func (b *builder) compile(goos, goarch string, programs ...string) (dir string, err error) {
 	dir = filepath.Join(b.work, goos+"-"+goarch)
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X cyphers.ai/tlsmcp/pkg/version.version=" + b.version +
-		" -X cyphers.ai/tlsmcp/pkg/version.commit=" + b.commit, "-o", dir + "/"}
+	lean, err := os.ReadFile("packaging/build/lean.flags")
+	if err != nil {
+		return "", err
+	}
+	args := append([]string{"build"}, strings.Fields(string(lean))...)
+	args = append(args, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -funcalign=16 -buildid= -X cyphers.ai/tlsmcp/pkg/version.version="+b.version+
+		" -X cyphers.ai/tlsmcp/pkg/version.commit="+b.commit, "-o", dir+"/")
 	for _, p := range programs {
 		args = append(args, "./cmd/"+p)
 	}

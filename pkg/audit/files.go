@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // A file of the log is named after its first entry, with so many digits that the
@@ -52,7 +54,7 @@ func segments(dir string) ([]segment, error) {
 		}
 		all = append(all, segment{filepath.Join(dir, e.Name()), first, info.Size()})
 	}
-	slices.SortFunc(all, func(a, b segment) int {
+	order.By(all, func(a, b segment) int {
 		switch {
 		case a.first < b.first:
 			return -1

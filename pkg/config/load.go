@@ -8,9 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // maxFile bounds a configuration file, in bytes.
@@ -102,7 +103,7 @@ func notText(data []byte) int {
 
 // inOrder sorts faults as the file has them; what is absent comes last.
 func inOrder(faults Faults) Faults {
-	slices.SortStableFunc(faults, func(a, b Fault) int {
+	order.By(faults, func(a, b Fault) int {
 		if (a.Line == 0) != (b.Line == 0) {
 			return cmp.Compare(b.Line, a.Line)
 		}

@@ -6,8 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // skew is how far in the future a CRL may claim to be from, for clocks that
@@ -87,7 +88,7 @@ func NewSet(entries []Entry) *Set {
 		s.add(e)
 	}
 	for _, list := range s.byName {
-		slices.SortFunc(list, func(a, b Entry) int { return compareScope(a.List, b.List) })
+		order.By(list, func(a, b Entry) int { return compareScope(a.List, b.List) })
 	}
 	return s
 }

@@ -3,6 +3,8 @@ package score
 import (
 	"cmp"
 	"slices"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // Recommendation is one thing to do, and what it is worth.
@@ -68,7 +70,7 @@ func recommend(checks []Check, rubric *Rubric) []Recommendation {
 		}
 		return limit
 	}
-	slices.SortStableFunc(all, func(a, b Recommendation) int {
+	order.By(all, func(a, b Recommendation) int {
 		return cmp.Or(cmp.Compare(b.Gain, a.Gain), cmp.Compare(none(a.Cap), none(b.Cap)), cmp.Compare(b.Loss, a.Loss))
 	})
 	return all
@@ -123,7 +125,7 @@ func clearCaps(checks []Check, rubric *Rubric) *ClearCaps {
 // provisional, leaving alone those that the caller decides on.
 func measureEnough(checks []Check, rubric *Rubric, set, decided []string) ([]string, bool) {
 	rest := mended(checks, rubric, set...)
-	slices.SortStableFunc(rest, func(a, b Check) int { return cmp.Compare(b.Weight, a.Weight) })
+	order.By(rest, func(a, b Check) int { return cmp.Compare(b.Weight, a.Weight) })
 	for _, c := range rest {
 		if !total(mended(checks, rubric, set...), rubric).provisional {
 			break

@@ -26,6 +26,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // ReportSchema is the schema_version of a report.
@@ -193,7 +195,7 @@ func total(checks []Check, rubric *Rubric) totals {
 	if t.provisional {
 		t.caps = append(t.caps, InForce{At: rubric.Provisional.Cap, When: "too little is measured"})
 	}
-	slices.SortStableFunc(t.caps, func(a, b InForce) int { return cmp.Compare(a.At, b.At) })
+	order.By(t.caps, func(a, b InForce) int { return cmp.Compare(a.At, b.At) })
 	t.score = t.uncapped
 	if len(t.caps) > 0 {
 		t.score = min(t.score, t.caps[0].At)

@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // Limits of what is believed about facts that came from somewhere else.
@@ -331,7 +333,7 @@ func normalValue(v reflect.Value) reflect.Value {
 		for i := range v.Len() {
 			items = append(items, normalValue(v.Index(i)))
 		}
-		slices.SortStableFunc(items, func(a, b reflect.Value) int { return bytes.Compare(asJSON(a.Interface()), asJSON(b.Interface())) })
+		order.By(items, func(a, b reflect.Value) int { return bytes.Compare(asJSON(a.Interface()), asJSON(b.Interface())) })
 		items = slices.CompactFunc(items, func(a, b reflect.Value) bool { return bytes.Equal(asJSON(a.Interface()), asJSON(b.Interface())) })
 		out.Set(reflect.MakeSlice(v.Type(), 0, len(items)))
 		for _, item := range items {

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -95,7 +96,16 @@ func FromDistribution(name Name) (*Proxy, error) {
 // FromSource builds tlsmcpd into dir, as it is shipped: static and stripped.
 func FromSource(ctx context.Context, dir string) (*Proxy, error) {
 	bin := filepath.Join(dir, "tlsmcpd")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "cyphers.ai/tlsmcp/cmd/tlsmcpd")
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "cyphers.ai/tlsmcp").Output()
+	if err != nil {
+		return nil, fmt.Errorf("find this module: %w", err)
+	}
+	lean, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "packaging/build/lean.flags"))
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w -funcalign=16"}, strings.Fields(string(lean))...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-o", bin, "cyphers.ai/tlsmcp/cmd/tlsmcpd")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build tlsmcpd: %w\n%s", err, out)
