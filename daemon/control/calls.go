@@ -14,9 +14,10 @@ import (
 // controlv1connect.NewControlServiceHandler does, in a quarter of a megabyte less.
 func handlers(c controlv1connect.ControlServiceHandler, options ...connect.HandlerOption) map[string]*connect.Handler {
 	all := map[string]*connect.Handler{
-		controlv1connect.ControlServiceExportAuditProcedure:   connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceExportAuditProcedure, c.ExportAudit, options...),
-		controlv1connect.ControlServiceWatchEventsProcedure:   connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceWatchEventsProcedure, c.WatchEvents, options...),
-		controlv1connect.ControlServiceWatchCountersProcedure: connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceWatchCountersProcedure, c.WatchCounters, options...),
+		controlv1connect.ControlServiceExportAuditProcedure:      connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceExportAuditProcedure, c.ExportAudit, options...),
+		controlv1connect.ControlServiceWatchEventsProcedure:      connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceWatchEventsProcedure, c.WatchEvents, options...),
+		controlv1connect.ControlServiceWatchVerifyAuditProcedure: connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceWatchVerifyAuditProcedure, c.WatchVerifyAudit, options...),
+		controlv1connect.ControlServiceWatchCountersProcedure:    connect.NewServerStreamHandlerSimple(controlv1connect.ControlServiceWatchCountersProcedure, c.WatchCounters, options...),
 	}
 	add := adder{all, options}
 	unary(add, controlv1connect.ControlServiceHelloProcedure, c.Hello)
