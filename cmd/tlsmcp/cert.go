@@ -27,7 +27,16 @@ a token another one. Private keys are made here and never leave the host.`}
 func newCertList(s stdio, h *hubConn) *cobra.Command {
 	r := &hubv1.ListCertificatesRequest{}
 	var names bool
-	cmd := &cobra.Command{Use: "list", Short: "List certificates, or the names that are revoked", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
+	var format string
+	cmd := &cobra.Command{Use: "list", Short: "List certificates, or the names that are revoked; export the inventory", Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case format != "text" && format != "json" && format != "cyclonedx":
+			return usageError(cmd, "--format %s is not known: it is text, json or cyclonedx", format)
+		case names && format == "cyclonedx":
+			return usageError(cmd, "--names: names are no part of a CycloneDX document")
+		case format == "json":
+			h.json = true
+		}
 		if names {
 			return listNames(cmd.Context(), s, h)
 		}
@@ -42,6 +51,9 @@ func newCertList(s stdio, h *hubConn) *cobra.Command {
 			if r.PageToken = page.GetNextPageToken(); r.GetPageToken() == "" {
 				break
 			}
+		}
+		if format == "cyclonedx" {
+			return exportInventory(cmd.Context(), s, h, all.GetCertificates())
 		}
 		return h.print(s, all, func() error {
 			rows := [][]string{{"ID", "TYPE", "SERVICE", "STATUS", "LEFT", "ISSUED", "IDENTITY"}}
@@ -59,6 +71,7 @@ func newCertList(s stdio, h *hubConn) *cobra.Command {
 	f.StringVar(&r.ExpiresWithin, "expires-within", "", `that end within this time, such as "7d"`)
 	f.StringVar(&r.Sort, "sort", "", "issued_at, not_after or service_id; - before it for the other way")
 	f.BoolVar(&names, "names", false, "the names that are revoked, instead")
+	f.StringVar(&format, "format", "text", "text, json, or cyclonedx: the inventory of keys and algorithms (CycloneDX 1.6 CBOM), whose export is noted for the score")
 	return cmd
 }
 
