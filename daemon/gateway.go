@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"fmt"
 	"slices"
 
+	"cyphers.ai/tlsmcp/daemon/link"
 	"cyphers.ai/tlsmcp/daemon/mcpgate"
+	"cyphers.ai/tlsmcp/ipc/hub"
+	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/audit"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
@@ -17,7 +21,7 @@ func (d *Daemon) newGateway(cfg *config.Config) error {
 	}
 	g, err := mcpgate.New(mcpgate.Options{
 		Log: d.log, Now: d.now, Backend: cfg.Backend, Gateway: cfg.MCPGateway, StateDir: cfg.StateDir,
-		Call: d.called, Ask: d.mayStay,
+		Call: d.called, Ask: d.mayStay, ToolChanged: d.toolChanged,
 	})
 	if err != nil {
 		return err
@@ -26,6 +30,19 @@ func (d *Daemon) newGateway(cfg *config.Config) error {
 	d.proxy.Answer(g.Handler)
 	d.applyRules()
 	return nil
+}
+
+// toolChanged alerts of a tool that is not what was approved: the record and the
+// Hub's webhooks.
+func (d *Daemon) toolChanged(tool, agent string) {
+	const code = "tool_changed"
+	now := d.now()
+	detail := fmt.Sprintf("the MCP server describes the tool %q otherwise than it is pinned", tool)
+	d.log.Warn("alert", event.KeyCode, code, event.KeyDetail, detail)
+	if d.link != nil {
+		d.link.Record(&hubv1.Event{Id: link.EventID(now), Time: hub.Stamp(now), Kind: "alert", Outcome: code, Detail: detail, Identity: agent,
+			Attributes: map[string]string{"tool": tool}})
+	}
 }
 
 // called notes a call that has ended.

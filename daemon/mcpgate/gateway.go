@@ -48,6 +48,10 @@ type Options struct {
 	// Call is told of each call when it has ended. It must not block.
 	Call func(event.Call)
 
+	// ToolChanged is told of a tool that the server describes otherwise than it
+	// is pinned, and of the agent to whom that showed. It must not block. Optional.
+	ToolChanged func(tool, agent string)
+
 	// Ask says whether a client may be in still: a reason means that it may not.
 	// The peer is nil for clients without a certificate.
 	Ask func(*identity.Peer) (event.Reason, string)

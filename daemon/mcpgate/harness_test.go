@@ -41,10 +41,11 @@ type world struct {
 	g  *Gateway
 	ca *pki.CA
 
-	mu     sync.Mutex
-	calls  []event.Call
-	log    syncBuffer
-	refuse map[string]event.Reason // by fingerprint: who may not be in any more
+	mu      sync.Mutex
+	calls   []event.Call
+	log     syncBuffer
+	refuse  map[string]event.Reason // by fingerprint: who may not be in any more
+	changed []string                // tools of which it was told, and to whom they showed
 }
 
 // newWorld starts a gateway before a backend.
@@ -67,6 +68,11 @@ func newWorld(t *testing.T, b config.Backend, g config.MCPGateway) *world {
 	}
 	w.g = must(New(Options{
 		Log: slog.New(slog.NewJSONHandler(&w.log, nil)), Now: time.Now, Backend: b, Gateway: g, StateDir: t.TempDir(), Helper: []string{os.Args[0]},
+		ToolChanged: func(tool, agent string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.changed = append(w.changed, tool+" "+agent)
+		},
 		Call: func(c event.Call) { w.mu.Lock(); defer w.mu.Unlock(); w.calls = append(w.calls, c) },
 		Ask: func(p *identity.Peer) (event.Reason, string) {
 			w.mu.Lock()

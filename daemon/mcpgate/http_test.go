@@ -549,6 +549,11 @@ func TestToolsArePinned(t *testing.T) {
 			if _, reason, _ := errorOf(t, got); (reason == "mcp_tool_changed") != blocks {
 				t.Errorf("called: %s", got)
 			}
+			w.mu.Lock()
+			if len(w.changed) != 1 || !strings.HasPrefix(w.changed[0], "read ") {
+				t.Errorf("told of %q", w.changed)
+			}
+			w.mu.Unlock()
 			if w.g.Changed() != 1 {
 				t.Errorf("%d changed: %+v", w.g.Changed(), w.g.Pins())
 			}

@@ -27,6 +27,7 @@ type pins struct {
 	file string // empty: nothing is kept
 	log  *slog.Logger
 	now  func() time.Time
+	told func(tool, agent string) // of changes; nil: nobody
 
 	mu    sync.Mutex // guards what follows
 	tools map[string]*Pin
@@ -48,7 +49,7 @@ type Pin struct {
 const maxPins = 10_000
 
 func openPins(dir, mode string, o Options) (*pins, error) {
-	p := &pins{mode: mode, log: o.Log, now: o.Now, tools: map[string]*Pin{}}
+	p := &pins{mode: mode, log: o.Log, now: o.Now, told: o.ToolChanged, tools: map[string]*Pin{}}
 	if mode == "off" {
 		return p, nil
 	}
@@ -117,6 +118,9 @@ func (p *pins) show(tool string, definition jsonrpc.Value, agent string) bool {
 		pin.Changed, pin.ChangeAt, pin.Definition = digest, p.now(), json.RawMessage(definition)
 		p.log.Warn("mcp tool changed", event.KeyTarget, tool, event.KeyDigest, digest, event.KeyReason, string(event.MCPChanged),
 			event.KeyIdentity, agent, event.KeyHint, "read the new definition, and approve it if it is right")
+		if p.told != nil {
+			p.told(tool, agent)
+		}
 		p.save()
 	}
 	return p.mode != "block"
