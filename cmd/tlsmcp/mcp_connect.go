@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,7 @@ type connectOptions struct {
 	identity string
 	dir, ttl string
 	listen   string
+	wait     time.Duration
 	hub      hubConn
 }
 
@@ -49,6 +51,13 @@ sidecar that restarts is waited for, and the session begun anew.`,
   tlsmcp mcp connect https://files.example:8443/mcp --identity claude-ops --hub https://hub.example:9443 --token-file token`,
 		Args: exactly(1, "the address of the MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runConnect(cmd, s, o, args[0]) }}
+	o.flags(cmd)
+	cmd.Flags().StringVar(&o.listen, "listen", "", "loopback `ADDRESS` to serve HTTP clients on, instead of standard input and output")
+	return cmd
+}
+
+// flags adds those that say who calls. tlsmcp mcp install passes them on.
+func (o *connectOptions) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&o.files.Cert, "cert", "", "`FILE` of the certificate's chain, in PEM")
 	flags.StringVar(&o.files.Key, "key", "", "`FILE` of its private key, in PEM")
@@ -56,9 +65,8 @@ sidecar that restarts is waited for, and the session begun anew.`,
 	flags.StringVar(&o.identity, "identity", "", "`NAME` of the agent whose certificate the Hub issues")
 	flags.StringVar(&o.dir, "identity-dir", "", "`DIR` to keep that certificate in (default: tlsmcp/identities/NAME in the user's configuration directory)")
 	flags.StringVar(&o.ttl, "ttl", "", "how long that certificate is good (default: the policy's)")
-	flags.StringVar(&o.listen, "listen", "", "loopback `ADDRESS` to serve HTTP clients on, instead of standard input and output")
+	flags.DurationVar(&o.wait, "wait", 10*time.Second, "how long a server that cannot be reached is tried")
 	o.hub.where(cmd)
-	return cmd
 }
 
 func runConnect(cmd *cobra.Command, s stdio, o *connectOptions, address string) error {
@@ -80,7 +88,7 @@ func runConnect(cmd *cobra.Command, s stdio, o *connectOptions, address string) 
 			return &failure{exitUsage, fmt.Errorf("--listen: %w", err), `write it like "127.0.0.1:3001"`}
 		}
 	}
-	b := bridge.New(bridge.Options{URL: u, Credentials: creds, Agent: "tlsmcp/" + version.Get().Version, Log: log})
+	b := bridge.New(bridge.Options{URL: u, Credentials: creds, Patience: o.wait, Agent: "tlsmcp/" + version.Get().Version, Log: log})
 	defer b.Close()
 	if l != nil {
 		fmt.Fprintf(s.err, "listening on http://%s%s\n", l.Addr(), u.Path)

@@ -77,7 +77,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 			if tt.trust != "" {
 				trust = tt.trust
 			}
-			c := newSDK(t, tlsmcp, "mcp", "connect", "https://"+host+"/mcp", "--cert", cert, "--key", key, "--ca", w.path(trust), "--hub-socket", w.path("no-hub"))
+			c := newSDK(t, tlsmcp, "mcp", "connect", "https://"+host+"/mcp", "--cert", cert, "--key", key, "--ca", w.path(trust), "--hub-socket", w.path("no-hub"), "--wait", "1s")
 			e, data := c.fails("connect")
 			if data["reason"] != tt.reason || !strings.Contains(e.Message, tt.says) || data["hint"] == "" {
 				t.Errorf("it says %d %q %v", e.Code, e.Message, data)
