@@ -384,6 +384,9 @@ func newAuditExport(s stdio) *cobra.Command {
 			if err != nil {
 				return usageError(cmd, "%w", err)
 			}
+			if d.json && format != "json" {
+				return usageError(cmd, "--json and --format %s exclude each other", format)
+			}
 			if len(args) == 1 {
 				err := audit.Export(args[0], audit.Span{After: after, Before: before}, 0, func(line []byte) error {
 					r, err := audit.Parse(line)

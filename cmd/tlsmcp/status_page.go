@@ -186,10 +186,14 @@ func (p *statusPage) hub() {
 func (p *statusPage) trust() {
 	t := p.st.GetTrust()
 	entries, late := 0, 0
+	var due *timestamppb.Timestamp // when the first of them is
 	for _, s := range t.GetSources() {
 		entries += int(s.GetEntries())
 		if !s.GetOk() {
 			late++
+		}
+		if at := s.GetNextUpdate(); at != nil && (due == nil || at.AsTime().Before(due.AsTime())) {
+			due = at
 		}
 	}
 	text := fmt.Sprintf("%s, %s with %s", t.GetRevocationMode(), many(len(t.GetSources()), "source"), many(entries, "revocation"))
@@ -200,6 +204,14 @@ func (p *statusPage) trust() {
 		text += ", OCSP " + t.GetOcsp()
 	}
 	p.row("trust", "%s", text)
+	if due == nil {
+		return
+	}
+	if left := due.AsTime().Sub(p.st.GetNow().AsTime()); left > 0 {
+		p.more(p.paint.dim("the next list is due in " + span(left)))
+	} else {
+		p.more(p.paint.bad("the next list was due " + span(-left) + " ago"))
+	}
 }
 
 // many is a number of things.

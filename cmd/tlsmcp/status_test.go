@@ -25,7 +25,7 @@ func sidecarStatus() *controlv1.Status {
 		Listeners: []string{"10.0.0.5:8443"}, Backend: "http://127.0.0.1:8080", Mode: "required",
 		Certificate: &controlv1.Certificate{Identity: "spiffe://prod.example/service/pay", Provider: "internal", NotBefore: at(-5 * 24 * time.Hour), NotAfter: at(2 * 24 * time.Hour)},
 		Hub:         &controlv1.HubState{Kind: "remote", Url: "https://hub.prod.example:9443", Since: at(-time.Hour), Sequence: 17, Error: "the Hub does not answer"},
-		Trust:       &controlv1.TrustState{RevocationMode: "strict", Ocsp: "soft", Sources: []*controlv1.TrustSource{{Name: "a", Ok: true, Entries: 3}, {Name: "b", Entries: 1}}},
+		Trust:       &controlv1.TrustState{RevocationMode: "strict", Ocsp: "soft", Sources: []*controlv1.TrustSource{{Name: "a", Ok: true, Entries: 3, NextUpdate: at(5 * time.Hour)}, {Name: "b", Entries: 1}}},
 		Counters: &controlv1.Counters{Connections: 12, Identities: 3, Accepted: 1200, AcceptedRate: 4.25, Refused: 7, Requests: 54321, RequestRate: 120, BytesIn: 1 << 21, BytesOut: 5 << 30,
 			McpCalls: 9, McpRefused: 2, HandshakesPerMinute: []uint32{0, 3, 8, 5, 1}},
 		Audit:  &controlv1.AuditState{Dir: "/var/lib/tlsmcp/audit", Sequence: 9000, Sinks: []*controlv1.SinkState{{Name: "syslog ocsf", Detail: "connection refused"}}},

@@ -207,9 +207,12 @@ func TestRolesOfRealUsers(t *testing.T) {
 func TestCurlSpeaksTheControlAPI(t *testing.T) {
 	w := newWorld(t)
 	d := w.start(set{"backend.address": newBackend(t).addr})
-	call := func(method, body string) (string, int) {
-		out, stderr, code := tool(t, "curl", "-sS", "-o", "-", "-w", "\n%{http_code}", "--unix-socket", d.socket(),
-			"-H", "Content-Type: application/json", "-d", body, "http://tlsmcp/tlsmcp.control.v1.ControlService/"+method)
+	call := func(method, body string, headers ...string) (string, int) {
+		args := []string{"-sS", "-o", "-", "-w", "\n%{http_code}", "--unix-socket", d.socket(), "-H", "Content-Type: application/json", "-d", body}
+		for _, h := range headers {
+			args = append(args, "-H", h)
+		}
+		out, stderr, code := tool(t, "curl", append(args, "http://tlsmcp/tlsmcp.control.v1.ControlService/"+method)...)
 		if code != 0 {
 			t.Fatalf("curl: exit %d: %s", code, stderr)
 		}
@@ -235,6 +238,23 @@ func TestCurlSpeaksTheControlAPI(t *testing.T) {
 	}
 	if body, status := call("SetLogLevel", `{"level":`); status != http.StatusBadRequest {
 		t.Errorf("half a request: %d %s", status, body)
+	}
+	// A client of another version may look, and is told why it may not change things.
+	for version, says := range map[string]string{"0": "client_too_old", "99": "client_too_new"} {
+		header := "Tlsmcp-Control-Version: " + version
+		if body, status := call("GetStatus", "{}", header); status != http.StatusOK {
+			t.Errorf("version %s looks: %d %s", version, status, body)
+		}
+		if body, status := call("SetLogLevel", `{"level":"debug"}`, header); status == http.StatusOK || !containsAll(body, []string{says, "it may look, and not change things"}) {
+			t.Errorf("version %s changes things: %d %s", version, status, body)
+		}
+	}
+	// Who acts for an AI agent says so, and it is recorded.
+	if body, status := call("SetLogLevel", `{"level":"info"}`, "Tlsmcp-Agent: claude"); status != http.StatusOK {
+		t.Errorf("for an agent: %d %s", status, body)
+	}
+	if out, _, _ := cli(t, d.socket(), "audit", "tail", "--json", "--kind", "control", "-n", "1"); !containsAll(out, []string{`"agent":"claude"`, `"comm":"curl"`, `"pid":"`, `"actor":"uid:`}) {
+		t.Errorf("the record of it: %s", out)
 	}
 	if body, status := call("Nothing", "{}"); status != http.StatusNotFound {
 		t.Errorf("a call that is not there: %d %s", status, body)
