@@ -88,7 +88,7 @@ func viewActions() []action {
 		{id: "palette", key: bind(":", ":"), title: "command", help: "Go anywhere and do anything, by name", foot: 20, silent: true,
 			run: func(m *Model) tea.Cmd { m.overlay = newPalette(m); return nil }},
 		{id: "help", key: bind("?", "?"), title: "help", help: "These keys", foot: 21, run: func(m *Model) tea.Cmd { m.overlay = newHelp(m); return nil }},
-		{id: "quit", key: bind("q", "q"), title: "quit", help: "Leave the console; the sidecar goes on", foot: 22, run: func(m *Model) tea.Cmd { m.leaving = true; return tea.Quit }},
+		{id: "quit", key: bind("q", "q"), title: "quit", help: "Leave the console; the sidecar goes on", foot: 22, run: func(m *Model) tea.Cmd { return tea.Quit }},
 		{id: "retry", key: bind("r", "r"), title: "refresh", help: "Ask again for everything, or for the daemon that is away", run: (*Model).retry},
 		{id: "theme", key: bind("t", "t"), title: "theme", help: "Next theme: " + strings.Join(widget.Themes(), ", "), run: (*Model).nextTheme},
 		{id: "mouse", key: bind("m", "m"), title: "mouse", help: "Take the mouse, or leave it to the terminal", run: (*Model).toggleMouse},

@@ -16,9 +16,6 @@ const (
 
 // draw makes the whole picture: exactly as wide and as high as the screen.
 func (m *Model) draw() string {
-	if m.leaving {
-		return ""
-	}
 	if m.w < leastWidth || m.h < leastHeight {
 		return m.tooSmall()
 	}

@@ -145,13 +145,13 @@ func TestThePumpGivesOneBatchInATenthOfASecond(t *testing.T) {
 	}
 }
 
-// broken is a Remote that panics.
-type broken struct{ *world }
+// panics is a Remote that does.
+type panics struct{ *world }
 
-func (broken) Events(context.Context, uint64, func(*controlv1.EventBatch) error) error { panic("no") }
+func (panics) Events(context.Context, uint64, func(*controlv1.EventBatch) error) error { panic("no") }
 
 func TestAReaderThatBreaksEndsTheSessionOnly(t *testing.T) {
-	p := newPump(t.Context(), broken{newWorld()})
+	p := newPump(t.Context(), panics{newWorld()})
 	p.start(1, 0)
 	b := p.next().(batch)
 	if b.err == nil || !strings.Contains(b.err.Error(), "no") {

@@ -11,7 +11,6 @@ import (
 // typed, then the actions.
 func (m *Model) keys(k tea.KeyMsg) tea.Cmd {
 	if k.Type == tea.KeyCtrlC {
-		m.leaving = true
 		return tea.Quit
 	}
 	if m.overlay != nil {

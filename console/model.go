@@ -85,7 +85,6 @@ type Model struct {
 	mouse   bool
 	doing   int       // orders that were sent and not answered
 	stale   time.Time // certificates changed then, and are to be asked for again
-	leaving bool
 }
 
 // toast is a line that goes away by itself.

@@ -67,12 +67,18 @@ func (d *daemon) Do(ctx context.Context, o Order) (Outcome, error) {
 	return d.command(ctx, o)
 }
 
-// Explain adds the console's own refusals to what the client explains.
+// Explain adds the console's own refusals to what the client explains, and that
+// a connection which broke means a daemon that went away.
 func (d *daemon) Explain(err error) (*controlclient.Trouble, bool) {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return &controlclient.Trouble{Detail: p.Text, Hint: p.Hint}, false
 	}
-	return d.Client.Explain(err)
+	t, away := d.Client.Explain(err)
+	_, broke := errors.AsType[*brokenError](err)
+	if broke && !away || errors.Is(err, errEnded) {
+		return &controlclient.Trouble{Detail: "the daemon went away", Hint: "systemctl status tlsmcpd says why"}, true
+	}
+	return t, away
 }
 
 // command runs a command of the command line, with what a form was filled with.

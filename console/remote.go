@@ -101,8 +101,22 @@ type daemon struct {
 }
 
 func (d *daemon) Hello(ctx context.Context) (*controlv1.HelloResponse, error) {
-	return d.Client.Hello(ctx, &controlv1.HelloRequest{})
+	hello, err := d.Client.Hello(ctx, &controlv1.HelloRequest{})
+	return hello, broken(err)
 }
+
+// broken marks what a connection that broke fails with, in whatever words: only
+// a daemon that refuses says so itself.
+func broken(err error) error {
+	if err == nil || hubclient.Problem(err) != nil {
+		return err
+	}
+	return &brokenError{err}
+}
+
+type brokenError struct{ error }
+
+func (e *brokenError) Unwrap() error { return e.error }
 
 // hub makes a client of the Hub. It is made for each call: who asks rarely need
 // not hold a connection, and a Hub that moved is found.
@@ -244,7 +258,7 @@ func (d *daemon) score(ctx context.Context) (*Scored, error) {
 func (d *daemon) Events(ctx context.Context, from uint64, each func(*controlv1.EventBatch) error) error {
 	s, err := d.WatchEvents(ctx, &controlv1.WatchEventsRequest{FromSequence: from, Backlog: backlog})
 	if err != nil {
-		return err
+		return broken(err)
 	}
 	defer s.Close()
 	for s.Receive() {
@@ -252,13 +266,13 @@ func (d *daemon) Events(ctx context.Context, from uint64, each func(*controlv1.E
 			return err
 		}
 	}
-	return s.Err()
+	return broken(s.Err())
 }
 
 func (d *daemon) Counters(ctx context.Context, each func(*controlv1.Counters) error) error {
 	s, err := d.WatchCounters(ctx, &controlv1.WatchCountersRequest{})
 	if err != nil {
-		return err
+		return broken(err)
 	}
 	defer s.Close()
 	for s.Receive() {
@@ -266,5 +280,5 @@ func (d *daemon) Counters(ctx context.Context, each func(*controlv1.Counters) er
 			return err
 		}
 	}
-	return s.Err()
+	return broken(s.Err())
 }

@@ -22,13 +22,13 @@ func (m *Model) greeted(msg helloMsg) tea.Cmd {
 		if away {
 			m.lost(t)
 		} else {
-			m.link, m.trouble = linkDenied, t
+			m.denied(t)
 		}
 		return nil
 	}
 	m.store.hello, m.rtt = msg.hello, msg.rtt
 	if msg.hello.GetCaller().GetRole() == "none" {
-		m.link, m.trouble = linkDenied, &controlclient.Trouble{Detail: "this user may not look at the sidecar", Hint: msg.hello.GetMessage()}
+		m.denied(&controlclient.Trouble{Detail: "this user may not look at the sidecar", Hint: msg.hello.GetMessage()})
 		return nil
 	}
 	back := m.link == linkAway
@@ -51,6 +51,13 @@ func (m *Model) lost(t *controlclient.Trouble) {
 	m.link, m.trouble = linkAway, t
 	m.retryAt = m.Now().Add(backoff(m.tries))
 	m.tries++
+}
+
+// denied is for a daemon that says no. It is asked again now and then: somebody
+// may give the user a role.
+func (m *Model) denied(t *controlclient.Trouble) {
+	m.link, m.trouble = linkDenied, t
+	m.retryAt = m.Now().Add(backoff(4))
 }
 
 // backoff is 1, 2, 4, 8 and then 15 seconds.
@@ -78,12 +85,10 @@ func (m *Model) batch(b *batch) tea.Cmd {
 	}
 	if b.err != nil && m.link == linkLive {
 		t, away := m.Remote.Explain(b.err)
-		if b.err == errEnded {
-			t, away = &controlclient.Trouble{Detail: "the daemon stopped", Hint: "systemctl status tlsmcpd says why"}, true
-		}
-		m.lost(t)
-		if !away { // it is there, and refused the stream
-			m.link = linkDenied
+		if away {
+			m.lost(t)
+		} else { // it is there, and refused the stream
+			m.denied(t)
 		}
 	}
 	return m.pump.next
@@ -122,7 +127,7 @@ func (m *Model) second(now time.Time) tea.Cmd {
 	if m.toast.text != "" && now.After(m.toast.until) {
 		m.toast = toast{}
 	}
-	if m.link == linkAway && !now.Before(m.retryAt) {
+	if (m.link == linkAway || m.link == linkDenied) && !now.Before(m.retryAt) {
 		m.retryAt = now.Add(helloPatience + time.Second) // until it is answered
 		return m.connect()
 	}

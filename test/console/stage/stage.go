@@ -48,6 +48,7 @@ type Stage struct {
 	roots   *x509.CertPool
 	hub     *exec.Cmd
 	daemon  *exec.Cmd
+	ended   chan struct{} // closed when the daemon's process is gone
 	backend *http.Server
 	served  sync.WaitGroup
 }
@@ -109,14 +110,16 @@ func (s *Stage) startBackend() (address string, err error) {
 }
 
 func (s *Stage) configure(hubSocket, backend string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that stays the same over a restart
-	if err != nil {
-		return err
+	var addresses [2]string // that stay the same over a restart
+	for i := range addresses {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		addresses[i] = l.Addr().String()
+		defer l.Close()
 	}
-	s.Addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return err
-	}
+	s.Addr = addresses[0]
 	quoted := make([]string, len(s.o.Viewers))
 	for i, v := range s.o.Viewers {
 		quoted[i] = fmt.Sprintf("%q", v)
@@ -131,6 +134,8 @@ address = %q
 drain_timeout = "1s"
 [backend]
 address = %q
+[admin]
+address = %q
 [state]
 dir = %q
 [audit]
@@ -138,7 +143,7 @@ dir = %q
 [control]
 socket = %q
 viewers = [%s]
-`, s.o.Service, hubSocket, s.Addr, backend, filepath.Join(s.o.Dir, "state"), filepath.Join(s.o.Dir, "audit"), s.Socket, strings.Join(quoted, ", "))
+`, s.o.Service, hubSocket, s.Addr, backend, addresses[1], filepath.Join(s.o.Dir, "state"), filepath.Join(s.o.Dir, "audit"), s.Socket, strings.Join(quoted, ", "))
 	return os.WriteFile(filepath.Join(s.o.Dir, "tlsmcp.toml"), []byte(text), 0o600)
 }
 
@@ -150,6 +155,16 @@ func (s *Stage) StartDaemon(ctx context.Context) error {
 	}
 	c := controlclient.New(controlclient.Options{Socket: s.Socket})
 	defer c.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan struct{})
+	daemon := s.daemon
+	go func() { // waits for the process, once
+		defer close(ended)
+		err := daemon.Wait()
+		cancel(fmt.Errorf("the sidecar ended: %v", err))
+	}()
+	s.ended = ended
 	return until(ctx, func() error {
 		st, err := c.GetStatus(ctx, &controlv1.GetStatusRequest{})
 		if err == nil && !st.GetReady() {
@@ -163,7 +178,7 @@ func (s *Stage) StartDaemon(ctx context.Context) error {
 func (s *Stage) KillDaemon() {
 	if s.daemon != nil && s.daemon.Process != nil {
 		_ = s.daemon.Process.Kill()
-		_ = s.daemon.Wait()
+		<-s.ended
 	}
 	s.daemon = nil
 }
