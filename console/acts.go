@@ -79,8 +79,9 @@ func (m *Model) askRevoke() tea.Cmd {
 		m.say(true, "revoke: it is revoked already, and for good; i issues another one")
 		return nil
 	}
-	m.overlay = newRevoke(m, open)
-	return nil
+	c := newRevoke(m, open)
+	m.overlay = c
+	return c.elsewhere(m)
 }
 
 func (m *Model) askClose() tea.Cmd {

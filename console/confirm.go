@@ -1,7 +1,9 @@
 package console
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +27,35 @@ type confirm struct {
 	rows    []*certRow // revoke: what it is about
 	before  []string   // how those rows were
 	reason  int
-	changes string // what changed meanwhile; it is disarmed
+	changes string        // what changed meanwhile; it is disarmed
+	others  *elsewhereMsg // nil: not answered yet
+}
+
+// elsewhereMsg is which other hosts a revocation is felt on.
+type elsewhereMsg struct {
+	asked *confirm
+	hosts []string
+	err   error
+}
+
+// mostAsked bounds how many identities the Hub is asked about.
+const mostAsked = 20
+
+// elsewhere asks the Hub, while somebody reads the rest.
+func (c *confirm) elsewhere(m *Model) tea.Cmd {
+	var identities []string
+	for _, r := range c.rows {
+		if len(identities) < mostAsked && !slices.Contains(identities, r.GetIdentity()) {
+			identities = append(identities, r.GetIdentity())
+		}
+	}
+	self := m.store.status.GetHub().GetNodeId()
+	return func() tea.Msg {
+		ctx, cancel := context.WithTimeout(m.Context, helloPatience)
+		defer cancel()
+		hosts, err := m.Remote.Elsewhere(ctx, identities, self)
+		return elsewhereMsg{c, hosts, err}
+	}
 }
 
 // reasons of a revocation, as RFC 5280 names them, that people have.
@@ -86,6 +116,9 @@ func (c *confirm) armed() bool {
 }
 
 func (c *confirm) update(m *Model, msg tea.Msg) tea.Cmd {
+	if e, ok := msg.(elsewhereMsg); ok && e.asked == c {
+		c.others = &e
+	}
 	k, ok := msg.(tea.KeyMsg)
 	if !ok {
 		return nil
@@ -198,10 +231,7 @@ func (c *confirm) what(m *Model, w int) []string {
 	if reasons()[c.reason] == "superseded" {
 		cut = "Lets " + widget.Plural(live, "live connection", "live connections") + " on this host finish"
 	}
-	if others := int(s.fleet.GetConnected()) - 1; others > 0 {
-		cut += ", and its connections on " + widget.Plural(others, "other connected host", "other connected hosts")
-	}
-	d.text(cut+".", l.Strong)
+	d.text(cut+c.felt(m)+".", l.Strong)
 	d.text("A revocation is final. To let it in again, issue another certificate with i.", l.Dim)
 	return d.lines
 }
@@ -213,4 +243,26 @@ func ending(now time.Time, r *certRow) string {
 		return "in " + widget.Span(end.Sub(now))
 	}
 	return widget.Span(now.Sub(end)) + " ago"
+}
+
+// felt says on which other hosts it is felt, as far as the Hub knows.
+func (c *confirm) felt(m *Model) string {
+	others := max(int(m.store.fleet.GetConnected())-1, 0)
+	switch {
+	case others == 0:
+		return ""
+	case c.others == nil:
+		return ", and on other hosts: asking the Hub" + m.look.Glyphs.More
+	case c.others.err != nil:
+		return ", and those on " + widget.Plural(others, "other connected host", "other connected hosts")
+	case len(c.others.hosts) == 0:
+		return "; no other host let it in within a day"
+	}
+	const most = 3
+	hosts := c.others.hosts
+	text := ", and those on " + widget.Plural(len(hosts), "other host", "other hosts") + ": " + strings.Join(hosts[:min(most, len(hosts))], ", ")
+	if len(hosts) > most {
+		text += " and more"
+	}
+	return text
 }

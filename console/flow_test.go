@@ -97,11 +97,12 @@ func TestFlowHandshakesShowAsTheyCome(t *testing.T) {
 
 func TestFlowRevokeTakesXAndThenY(t *testing.T) {
 	w := newWorld()
+	w.hosts = []string{"edge-02", "edge-03"}
 	w.out = Outcome{Text: "1 certificate revoked: applied by 4 of 4 sidecars in 38 ms, 18 connections cut"}
 	r := start(t, w)
 	r.sees("api-7")
 	r.keys("j", "x")
-	r.sees("Closes 18 live connections on this host", "[ Cancel ]")
+	r.sees("Closes 18 live connections on this host", "edge-02, edge-03", "[ Cancel ]")
 	r.keys("right", "y")
 	r.sees("18 connections cut")
 	o := r.order(1)

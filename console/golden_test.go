@@ -137,7 +137,9 @@ func TestStatesAndOverlays(t *testing.T) {
 			return picture(t, w, 80, 24, "dark").live(w).pressAll("x")
 		},
 		"overlay-revoke": func(t *testing.T, w *world) *Model {
-			return picture(t, w, 80, 24, "dark").live(w).pressAll("j", "x")
+			m := picture(t, w, 80, 24, "dark").live(w).pressAll("j", "x")
+			m.Update(elsewhereMsg{asked: m.overlay.(*confirm), hosts: []string{"edge-02", "edge-03"}})
+			return m
 		},
 		"overlay-revoke-several": func(t *testing.T, w *world) *Model {
 			return picture(t, w, 80, 24, "mono").live(w).pressAll("2", "space", "space", "space", "x", "3")

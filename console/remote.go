@@ -28,6 +28,9 @@ type Remote interface {
 	// Load asks for what a screen shows. The answer is the type that belongs to
 	// the topic.
 	Load(ctx context.Context, t Topic) (any, error)
+	// Elsewhere names the other hosts that let these identities in within the last
+	// day, by their own reports to the Hub.
+	Elsewhere(ctx context.Context, identities []string, self string) ([]string, error)
 	// Do has something changed.
 	Do(ctx context.Context, o Order) (Outcome, error)
 	Events(ctx context.Context, from uint64, each func(*controlv1.EventBatch) error) error
@@ -253,6 +256,24 @@ func (d *daemon) score(ctx context.Context) (*Scored, error) {
 		return nil, fmt.Errorf("read the score's report: %w", err)
 	}
 	return s, nil
+}
+
+func (d *daemon) Elsewhere(ctx context.Context, identities []string, self string) ([]string, error) {
+	return withHub(ctx, d, func(ctx context.Context, h *hubclient.Client) ([]string, error) {
+		var hosts []string
+		for _, id := range identities {
+			found, err := h.SearchEvents(ctx, &hubv1.SearchEventsRequest{Identity: id, Kind: "accepted", After: timestamppb.New(d.now().Add(-24 * time.Hour)), PageSize: 1000})
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range found.GetEvents() {
+				if e.GetNodeId() != self && !slices.Contains(hosts, e.GetServiceId()) {
+					hosts = append(hosts, e.GetServiceId())
+				}
+			}
+		}
+		return hosts, nil
+	})
 }
 
 func (d *daemon) Events(ctx context.Context, from uint64, each func(*controlv1.EventBatch) error) error {

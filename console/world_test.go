@@ -43,6 +43,7 @@ type world struct {
 	data   [topics]any
 	errs   [topics]error
 	orders []Order
+	hosts  []string // that let others in
 	out    Outcome
 	refuse error // of orders
 	feed   chan *controlv1.EventBatch
@@ -64,6 +65,12 @@ func (w *world) Load(_ context.Context, t Topic) (any, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.data[t], w.errs[t]
+}
+
+func (w *world) Elsewhere(context.Context, []string, string) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hosts, nil
 }
 
 func (w *world) Do(_ context.Context, o Order) (Outcome, error) {
