@@ -41,7 +41,7 @@ of before.`,
 func newMCP(s stdio) *cobra.Command {
 	v := &mcpServe{s: s}
 	cmd := &cobra.Command{Use: "mcp", Short: "Serve AI clients, and look after the MCP server behind the sidecar", Long: mcpHelp}
-	cmd.AddCommand(newMCPServe(s), newMCPConnect(s), newMCPInstall(s), newMCPUninstall(s), newMCPTools(s), newMCPApprove(s))
+	cmd.AddCommand(newMCPServe(s), newMCPConnect(s), newMCPInstall(s), newMCPUninstall(s), newMCPWrap(s), newMCPTools(s), newMCPApprove(s))
 	group(cmd)
 	v.flags(cmd)
 	unknown := cmd.RunE

@@ -199,6 +199,16 @@ func (p *running) line(begin string) string {
 	return ""
 }
 
+// has waits until it has said something.
+func (p *running) has(words string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(p.out.String(), words); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("it does not say %q:\n%s", words, p.out.String())
+		}
+	}
+}
+
 // bridged starts a bridge for HTTP clients with an agent's certificate, and
 // gives its address.
 func (w *world) bridged(name string) string {
