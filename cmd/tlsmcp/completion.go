@@ -26,19 +26,20 @@ type completer func(ctx context.Context, cmd *cobra.Command) []string
 // flag that is called the same means the same everywhere.
 func addCompletions(root *cobra.Command) {
 	flags := map[string]completer{
-		"service":  serviceNames,
-		"identity": identities,
-		"reason":   words("unspecified", "key_compromise", "ca_compromise", "affiliation_changed", "superseded", "cessation_of_operation", "certificate_hold", "privilege_withdrawn"),
-		"type":     words("client", "server", "agent", "node"),
-		"status":   words("valid", "expired", "revoked"),
-		"role":     words("viewer", "operator", "admin"),
-		"sort":     words("issued_at", "-issued_at", "not_after", "-not_after", "service_id", "-service_id"),
-		"kind":     words("accepted", "refused", "closed", "revocation", "certificate", "reload", "policy", "control", "mcp"),
-		"topic":    words("revocation", "certificate", "policy", "alert"),
-		"profile":  words(scan.Profiles()...),
-		"fail-on":  words("critical", "high", "medium", "low", "none"),
-		"starttls": words("smtp", "postgres"),
-		"web":      words("auto", "on", "off"),
+		"service":   serviceNames,
+		"identity":  identities,
+		"reason":    words("unspecified", "key_compromise", "ca_compromise", "affiliation_changed", "superseded", "cessation_of_operation", "certificate_hold", "privilege_withdrawn"),
+		"type":      words("client", "server", "agent", "node"),
+		"status":    words("valid", "expired", "revoked"),
+		"role":      words("viewer", "operator", "admin"),
+		"sort":      words("issued_at", "-issued_at", "not_after", "-not_after", "service_id", "-service_id"),
+		"kind":      words("accepted", "refused", "closed", "revocation", "certificate", "reload", "policy", "control", "mcp"),
+		"topic":     words("revocation", "certificate", "policy", "alert"),
+		"profile":   words(scan.Profiles()...),
+		"fail-on":   words("critical", "high", "medium", "low", "none"),
+		"transport": words("stdio", "http", "sse"),
+		"starttls":  words("smtp", "postgres"),
+		"web":       words("auto", "on", "off"),
 	}
 	arguments := map[string]completer{
 		"tlsmcp cert show":      certificateIDs,

@@ -29,7 +29,7 @@ func TestEveryToolSaysWhatItIs(t *testing.T) {
 	}
 	tools := c.call("tools/list", nil)["tools"].([]any)
 	want := []string{"tlsmcp_agents", "tlsmcp_audit_search", "tlsmcp_cert_issue", "tlsmcp_cert_list", "tlsmcp_cert_revoke", "tlsmcp_cert_status",
-		"tlsmcp_policy_get", "tlsmcp_proxy_status", "tlsmcp_revoke_preview", "tlsmcp_score"}
+		"tlsmcp_policy_get", "tlsmcp_proxy_status", "tlsmcp_revoke_preview", "tlsmcp_scan", "tlsmcp_score"}
 	got := names(object{"tools": tools}, "tools", "name")
 	for _, name := range want {
 		if !slices.Contains(got, name) {
@@ -437,6 +437,27 @@ func TestWithoutADaemonEachCallSaysWhatIsMissing(t *testing.T) {
 		t.Errorf("read: %v", failure)
 	}
 	c.call("prompts/get", object{"name": "raise-score"})
+}
+
+func TestWithoutAHubWhatIsKnownIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.stdio(newClient(t), "--allow-writes")
+	c.begin()
+	w.hub.stop()
+	if st := c.tool("tlsmcp_cert_status", nil); st["served"] == nil || st["partial"] != true || len(st["findings"].([]any)) == 0 {
+		t.Errorf("status: %v", st)
+	}
+	c.tool("tlsmcp_proxy_status", nil)
+	c.refuses("tlsmcp_cert_list", nil, "hub_unreachable", "tlsmcp_proxy_status")
+	c.refuses("tlsmcp_cert_issue", object{"type": "client", "service_id": "web"}, "hub_unreachable")
+	c.refuses("tlsmcp_revoke_preview", object{"service_id": "web"}, "hub_unreachable")
+	if _, err := os.Stat(w.path("keys/web")); err == nil {
+		t.Error("an issue that was not made left a directory")
+	}
+	if uris := names(c.call("resources/list", nil), "resources", "uri"); !slices.Contains(uris, "tlsmcp://audit/shop") {
+		t.Errorf("resources: %q", uris)
+	}
 }
 
 func TestBadInputIsAnsweredInWords(t *testing.T) {
