@@ -60,15 +60,21 @@ func (o *installOptions) options(cmd *cobra.Command, name string) (install.Optio
 
 // newMCPInstall is `tlsmcp mcp install`.
 func newMCPInstall(s stdio) *cobra.Command {
-	o, c := &installOptions{}, &connectOptions{}
-	cmd := &cobra.Command{Use: "install --client CLIENT NAME URL", Short: "Write a protected MCP server into an AI client's configuration",
+	o, c, self := &installOptions{}, &connectOptions{}, &selfOptions{}
+	cmd := &cobra.Command{Use: "install --client CLIENT NAME URL", Short: "Write a protected MCP server, or tlsmcp itself, into an AI client's configuration",
 		Long: `install adds an entry NAME to the client's configuration, which has it start tlsmcp
 mcp connect URL with the flags that are given here. Whatever else is in the file
-stays as it is, comments too, and a copy of the file is left beside it.`,
+stays as it is, comments too, and a copy of the file is left beside it.
+
+With --self there is no URL: the entry starts tlsmcp mcp serve.`,
 		Example: `  tlsmcp mcp install --client claude-desktop files https://files.example:8443/mcp --identity claude-ops
-  tlsmcp mcp install --client vscode --project . files https://files.example:8443/mcp --cert agent.crt --key agent.key --ca ca.crt --dry-run`,
-		Args: exactly(2, "a name for the server and its address"),
+  tlsmcp mcp install --client vscode --project . files https://files.example:8443/mcp --cert agent.crt --key agent.key --ca ca.crt --dry-run
+  tlsmcp mcp install --self`,
+		Args: self.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if self.self {
+				return self.install(cmd, s, o, args)
+			}
 			entry, err := connectEntry(cmd, c, args[1])
 			if err != nil {
 				return err
@@ -77,6 +83,7 @@ stays as it is, comments too, and a copy of the file is left beside it.`,
 		}}
 	o.flags(cmd)
 	c.flags(cmd)
+	self.flags(cmd)
 	return cmd
 }
 
