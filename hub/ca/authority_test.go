@@ -83,13 +83,56 @@ func accepted(finding string) bool {
 	return finding == "w_distribution_point_missing_ldap_or_uri"
 }
 
-func TestEveryCertificatePassesZlint(t *testing.T) {
+// lints are those of zlint's that are about a CA of one's own.
+func lints(t *testing.T) lint.Registry {
+	t.Helper()
 	registry, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
 		IncludeSources: lint.SourceList{lint.RFC5280, lint.RFC5480, lint.RFC5891, lint.RFC8813, lint.Community},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return registry
+}
+
+func TestEveryCRLPassesZlint(t *testing.T) {
+	now, registry := time.Now(), lints(t)
+	for _, keyType := range []string{"ecdsa-p256", "ecdsa-p384", "ed25519"} {
+		root, issuing := tower(t, keyType, now)
+		for name, list := range map[string]struct {
+			by      ca.Issuer
+			revoked []ca.Revoked
+		}{
+			"the root's": {root, nil},
+			"the issuing CA's": {issuing, []ca.Revoked{{Serial: "1f", At: now, Reason: revlog.KeyCompromise},
+				{Serial: "abcdef", At: now, Reason: revlog.Unspecified}, {Serial: "2", At: now, Reason: revlog.PrivilegeWithdrawn}}},
+		} {
+			der, err := list.by.CRL(7, now, now.Add(time.Hour), list.revoked)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := zx509.ParseRevocationList(der)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			ran := 0
+			for finding, r := range zlint.LintRevocationListEx(parsed, registry).Results {
+				if r.Status >= lint.Pass {
+					ran++
+				}
+				if r.Status >= lint.Warn {
+					t.Errorf("%s under %s: %s: %s %s", name, keyType, finding, r.Status, r.Details)
+				}
+			}
+			if ran == 0 {
+				t.Errorf("%s under %s: no lint ran", name, keyType)
+			}
+		}
+	}
+}
+
+func TestEveryCertificatePassesZlint(t *testing.T) {
+	registry := lints(t)
 	for _, keyType := range []string{"ecdsa-p256", "ecdsa-p384", "ed25519"} {
 		for name, cert := range ours(t, keyType) {
 			parsed, err := zx509.ParseCertificate(cert.Raw)

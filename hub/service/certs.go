@@ -34,39 +34,74 @@ func (s *Service) IssueCertificate(ctx context.Context, r *hubv1.IssueCertificat
 	if err := ca.CheckID(r.GetServiceId()); err != nil {
 		return nil, problem.New(problem.Invalid, "bad_service_id", "", "%s", err)
 	}
-	do := issue
+	actor, err := authorize(ctx, toIssue(typ), r.GetServiceId())
+	if err != nil {
+		return nil, err
+	}
+	return s.order(ctx, order{typ: typ, service: r.GetServiceId(), ttl: r.GetTtl(), csr: r.GetCsr(), by: actor})
+}
+
+// toIssue is what somebody does who gets a certificate of a type.
+func toIssue(typ ca.Type) action {
 	if typ == ca.Agent {
-		do = issueAgent
+		return issueAgent
 	}
-	actor, err := authorize(ctx, do, r.GetServiceId())
+	return issue
+}
+
+// order is a certificate to be made.
+type order struct {
+	typ               ca.Type
+	service, ttl, csr string
+	by                Actor
+	old               *store.Certificate // to be renewed; nil: it is the first
+}
+
+// order makes a certificate, and keeps it before anybody gets it. A renewed one
+// has the names of the old one, as far as the policy of now allows them.
+func (s *Service) order(ctx context.Context, o order) (*hubv1.Certificate, error) {
+	policy, err := s.policyOf(ctx, o.service)
 	if err != nil {
 		return nil, err
 	}
-	policy, err := s.policyOf(ctx, r.GetServiceId())
+	ttl, err := lifetime(o.typ, o.ttl, policy)
 	if err != nil {
 		return nil, err
 	}
-	ttl, err := lifetime(typ, r.GetTtl(), policy)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := ca.ParseCSR([]byte(r.GetCsr()))
+	csr, err := ca.ParseCSR([]byte(o.csr))
 	if err != nil {
 		return nil, badCSR(err)
 	}
-	leaf := ca.Leaf{Type: typ, ServiceID: r.GetServiceId(), PublicKey: csr.PublicKey}
-	if err := s.askedNames(&leaf, csr, policy); err != nil {
+	leaf := ca.Leaf{Type: o.typ, ServiceID: o.service, PublicKey: csr.PublicKey}
+	asked, what, from := csr, "certificate_issued", ""
+	if o.old != nil {
+		asked, what, from = namesOf(o.old), "certificate_renewed", o.old.ID
+	}
+	if err := s.askedNames(&leaf, asked, policy); err != nil {
 		return nil, err
 	}
-	row, err := s.sign(ctx, leaf, ttl, actor, "")
+	row, err := s.sign(ctx, leaf, ttl, o.by, from)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.store.AddCertificate(ctx, row); err != nil {
 		return nil, storeError(err, "certificate")
 	}
-	s.issued(ctx, "certificate_issued", &row)
+	s.issued(ctx, what, &row)
 	return s.certificate(&row, true), nil
+}
+
+// namesOf asks for the hosts that a certificate has.
+func namesOf(c *store.Certificate) *x509.CertificateRequest {
+	r := &x509.CertificateRequest{DNSNames: c.DNSNames}
+	for _, ip := range c.IPAddresses {
+		parsed := net.ParseIP(ip)
+		if v4 := parsed.To4(); v4 != nil {
+			parsed = v4
+		}
+		r.IPAddresses = append(r.IPAddresses, parsed)
+	}
+	return r
 }
 
 func badCSR(err error) error {
@@ -229,11 +264,7 @@ func (s *Service) RenewCertificate(ctx context.Context, r *hubv1.RenewCertificat
 		return nil, err
 	}
 	typ := ca.Type(old.Type)
-	do := issue
-	if typ == ca.Agent {
-		do = issueAgent
-	}
-	actor, err := authorize(ctx, do, old.ServiceID)
+	actor, err := authorize(ctx, toIssue(typ), old.ServiceID)
 	if err != nil {
 		return nil, err
 	}
@@ -243,40 +274,7 @@ func (s *Service) RenewCertificate(ctx context.Context, r *hubv1.RenewCertificat
 	case old.Status(s.now()) == "revoked":
 		return nil, problem.New(problem.Conflict, "certificate_revoked", "issue a new one", "certificate %s was revoked: it cannot be renewed", old.ID)
 	}
-	policy, err := s.policyOf(ctx, old.ServiceID)
-	if err != nil {
-		return nil, err
-	}
-	ttl, err := lifetime(typ, r.GetTtl(), policy)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := ca.ParseCSR([]byte(r.GetCsr()))
-	if err != nil {
-		return nil, badCSR(err)
-	}
-	leaf := ca.Leaf{Type: typ, ServiceID: old.ServiceID, PublicKey: csr.PublicKey}
-	// The names are the old one's, as far as the policy of now allows them.
-	had := &x509.CertificateRequest{DNSNames: old.DNSNames}
-	for _, ip := range old.IPAddresses {
-		parsed := net.ParseIP(ip)
-		if v4 := parsed.To4(); v4 != nil {
-			parsed = v4
-		}
-		had.IPAddresses = append(had.IPAddresses, parsed)
-	}
-	if err := s.askedNames(&leaf, had, policy); err != nil {
-		return nil, err
-	}
-	row, err := s.sign(ctx, leaf, ttl, actor, old.ID)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.store.AddCertificate(ctx, row); err != nil {
-		return nil, storeError(err, "certificate")
-	}
-	s.issued(ctx, "certificate_renewed", &row)
-	return s.certificate(&row, true), nil
+	return s.order(ctx, order{typ: typ, service: old.ServiceID, ttl: r.GetTtl(), csr: r.GetCsr(), by: actor, old: &old})
 }
 
 func (s *Service) find(ctx context.Context, id string) (store.Certificate, error) {
@@ -308,11 +306,7 @@ func (s *Service) GetCertificate(ctx context.Context, r *hubv1.GetCertificateReq
 
 // ListCertificates lists certificates, a page at a time.
 func (s *Service) ListCertificates(ctx context.Context, r *hubv1.ListCertificatesRequest) (*hubv1.ListCertificatesResponse, error) {
-	actor, err := listing(ctx, r.GetServiceId())
-	if err != nil {
-		return nil, err
-	}
-	size, err := pageSize(r.GetPageSize())
+	actor, size, err := listingPage(ctx, r.GetServiceId(), r.GetPageSize())
 	if err != nil {
 		return nil, err
 	}
@@ -347,6 +341,16 @@ func listing(ctx context.Context, service string) (Actor, error) {
 		service = a.ServiceID
 	}
 	return authorize(ctx, look, service)
+}
+
+// listingPage is [listing] with how many a page of it has.
+func listingPage(ctx context.Context, service string, asked int32) (Actor, int, error) {
+	actor, err := listing(ctx, service)
+	if err != nil {
+		return actor, 0, err
+	}
+	size, err := pageSize(asked)
+	return actor, size, err
 }
 
 // badList says what is wrong with what was asked of a list.

@@ -145,11 +145,7 @@ func eventTo(e *store.Event) *hubv1.Event {
 
 // SearchEvents finds events, the newest first.
 func (s *Service) SearchEvents(ctx context.Context, r *hubv1.SearchEventsRequest) (*hubv1.SearchEventsResponse, error) {
-	actor, err := listing(ctx, r.GetServiceId())
-	if err != nil {
-		return nil, err
-	}
-	size, err := pageSize(r.GetPageSize())
+	actor, size, err := listingPage(ctx, r.GetServiceId(), r.GetPageSize())
 	if err != nil {
 		return nil, err
 	}

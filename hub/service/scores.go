@@ -404,11 +404,7 @@ func (s *Service) fleetScore(ctx context.Context, actor Actor) (*hubv1.GetScoreR
 
 // ListScores gives how scores changed.
 func (s *Service) ListScores(ctx context.Context, r *hubv1.ListScoresRequest) (*hubv1.ListScoresResponse, error) {
-	actor, err := listing(ctx, r.GetServiceId())
-	if err != nil {
-		return nil, err
-	}
-	size, err := pageSize(r.GetPageSize())
+	actor, size, err := listingPage(ctx, r.GetServiceId(), r.GetPageSize())
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/netguard"
 )
 
 // CreateWebhook adds an address that is told of changes.
@@ -168,9 +169,8 @@ func (s *Service) webhookClient() *http.Client {
 		if err != nil {
 			return err
 		}
-		ip := at.Addr().Unmap()
-		if !s.o.WebhookPrivate && (!ip.IsGlobalUnicast() || ip.IsPrivate()) {
-			return fmt.Errorf("%s is not a public address; serve --webhook-private allows it", ip)
+		if !s.o.WebhookPrivate && !netguard.Public(at.Addr()) {
+			return fmt.Errorf("%s is not a public address; serve --webhook-private allows it", at.Addr())
 		}
 		return nil
 	}}
