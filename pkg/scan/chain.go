@@ -41,15 +41,26 @@ type chainSeen struct {
 // curveNumbers are the TLS numbers of curves that certificates have.
 var curveNumbers = map[string]uint16{"P-224": 21, "P-256": 23, "P-384": 24, "P-521": 25}
 
-// leafCurves are the curves of the server's certificates.
-func (p *probe) leafCurves() (ids []uint16) {
+// leaves are the server's certificates that can be read.
+func (p *probe) leaves() (certs []*x509.Certificate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.seen.chains {
-		leaf, err := x509.ParseCertificate(c[0])
-		if err != nil {
-			continue
+		if leaf, err := x509.ParseCertificate(c[0]); err == nil {
+			certs = append(certs, leaf)
 		}
+	}
+	return certs
+}
+
+// hasPublic reports whether one of them is of a public CA.
+func (p *probe) hasPublic() bool {
+	return slices.ContainsFunc(p.leaves(), func(c *x509.Certificate) bool { return score.DescribeCertificate(c).Public })
+}
+
+// leafCurves are the curves of the server's certificates.
+func (p *probe) leafCurves() (ids []uint16) {
+	for _, leaf := range p.leaves() {
 		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok {
 			if id := curveNumbers[key.Curve.Params().Name]; id != 0 && !slices.Contains(ids, id) {
 				ids = append(ids, id)
@@ -62,6 +73,9 @@ func (p *probe) leafCurves() (ids []uint16) {
 // readChains judges the chains that were sent.
 func (p *probe) readChains(now time.Time) (chains []*chainSeen) {
 	for _, der := range p.seen.chains {
+		if len(der) == 1 && p.seen.sentWithMore(der[0]) {
+			continue // by SSL 2.0, which knows no chains
+		}
 		c := &chainSeen{}
 		chains = append(chains, c)
 		for i, d := range der {
@@ -169,8 +183,11 @@ func (c *chainSeen) trust(now time.Time, cas []*x509.Certificate) {
 	options := x509.VerifyOptions{Roots: roots, Intermediates: above, CurrentTime: within(c.sent, now)}
 	_, err := c.leaf.Verify(options)
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
 	switch {
 	case err == nil:
+	case invalid.Reason == x509.Expired && (c.dates != "" || len(c.above) > 0):
+		c.unjudged = "there was no time at which all certificates of the chain were valid"
 	case !unknown:
 		c.untrusted = plainError(err)
 	case len(c.weakHashes) > 0 || slices.ContainsFunc(c.signed(), tooShort):

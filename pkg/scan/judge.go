@@ -49,6 +49,10 @@ func judge(p *probe, start time.Time) *Report {
 			r.Problems = append(r.Problems, incomplete(stage, err))
 		}
 	}
+	if w.highest(rawtls.TLS13) == 0 && w.ssl2 == nil && len(w.trouble) == 0 {
+		r.State = Incomplete
+		r.Problems = append(r.Problems, Problem{"nothing_accepted", p.target.String() + " speaks TLS and takes no version and no suite at all", "does it want another server name? --sni says one"})
+	}
 	r.count()
 	r.Observed = w.observed()
 	r.Profile = w.verdict()

@@ -81,6 +81,13 @@ func (o *observation) flight(f *rawtls.Flight) {
 	}
 }
 
+// sentWithMore reports whether a certificate that SSL 2.0 showed alone came with
+// its chain elsewhere.
+func (o *observation) sentWithMore(leaf []byte) bool {
+	return o.ssl2 != nil && bytes.Equal(o.ssl2.Certificate, leaf) &&
+		slices.ContainsFunc(o.chains, func(c [][]byte) bool { return len(c) > 1 && bytes.Equal(c[0], leaf) })
+}
+
 // measured notes that a version was asked for. When no suite was taken and
 // nothing stood in the way, it is not accepted.
 func (o *observation) measured(v uint16, trouble error) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -115,10 +114,10 @@ func (p *probe) redirect(ctx context.Context, w *webSeen) {
 }
 
 // caa climbs from the name to the top until somebody says who may issue
-// (RFC 8659, section 3).
+// (RFC 8659, section 3). Only public CAs ask.
 func (p *probe) caa(ctx context.Context, w *webSeen) {
 	name := p.target.sni()
-	if _, err := netip.ParseAddr(p.target.name()); err == nil || !strings.Contains(name, ".") {
+	if !p.hasPublic() || !strings.Contains(name, ".") {
 		return
 	}
 	server := p.o.Resolver

@@ -89,9 +89,9 @@ func each(judge func(*world, *chainSeen) outcome) func(*world) outcome {
 			}
 			return notTested("the server sent no certificate")
 		}
-		worst := outcome{status: NA}
+		var worst outcome
 		var evidence []string
-		for _, c := range w.chains {
+		for i, c := range w.chains {
 			o := trouble(errors.New("no certificate was sent"))
 			switch {
 			case c.leaf != nil:
@@ -105,7 +105,7 @@ func each(judge func(*world, *chainSeen) outcome) func(*world) outcome {
 				}
 				evidence = append(evidence, e)
 			}
-			if worst.detail == "" || slices.Index(order, o.status) < slices.Index(order, worst.status) {
+			if i == 0 || slices.Index(order, o.status) < slices.Index(order, worst.status) {
 				worst = o
 			}
 		}

@@ -208,7 +208,7 @@ func webRules() []rule {
 		{"caa", groupWeb, "CAA", Low, "Say in DNS which CA may issue for the name.", []string{"RFC 8659"}, web(func(s *webSeen) outcome {
 			switch {
 			case s.caaFor == "":
-				return na("not a name in DNS")
+				return na("no certificate of a public CA for a name in DNS")
 			case s.caaErr != nil:
 				return notTested(s.caaErr.Error())
 			case len(s.caa) == 0:

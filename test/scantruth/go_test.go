@@ -35,8 +35,7 @@ func old(more ...string) []string {
 }
 
 func TestGo(t *testing.T) {
-	l := newLab(t)
-	for _, tt := range []truth{
+	holdAll(t, []truth{
 		{rule: "TLS 1.3 alone has no finding", start: goServer(goodLeaf, nil)},
 		{rule: "without hybrids there is no post-quantum", start: goServer(goodLeaf, func(_ *lab, c *tls.Config) {
 			c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
@@ -85,10 +84,5 @@ func TestGo(t *testing.T) {
 				}
 				o.ExpectMTLS, o.ClientCertificate = true, &pair
 			}, check: clientAuth("required")},
-	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			t.Parallel()
-			tt.hold(t, l)
-		})
-	}
+	})
 }

@@ -10,6 +10,7 @@
 package scantruth
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -39,20 +40,25 @@ const crl = "http://crl.test/ca.crl"
 // lab is what the servers of one test run share.
 type lab struct {
 	root, mid, other *pki.CA
+	rsaRoot          *pki.CA       // for openssl to sign with
 	rsaKey           crypto.Signer // one for all: making them takes long
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{}
+	since := time.Now().Add(-90 * 24 * time.Hour) // older than the oldest certificate
 	var err error
-	if l.root, err = pki.NewCA(pki.CAOptions{CommonName: "truth root"}); err != nil {
+	if l.root, err = pki.NewCA(pki.CAOptions{CommonName: "truth root", NotBefore: since}); err != nil {
 		t.Fatal(err)
 	}
-	if l.mid, err = l.root.NewIntermediate(pki.CAOptions{CommonName: "truth issuing", CRLURLs: []string{crl}}); err != nil {
+	if l.mid, err = l.root.NewIntermediate(pki.CAOptions{CommonName: "truth issuing", NotBefore: since, CRLURLs: []string{crl}}); err != nil {
 		t.Fatal(err)
 	}
 	if l.other, err = pki.NewCA(pki.CAOptions{CommonName: "another root"}); err != nil {
+		t.Fatal(err)
+	}
+	if l.rsaRoot, err = pki.NewCA(pki.CAOptions{CommonName: "truth RSA root", KeyType: pki.RSA2048}); err != nil {
 		t.Fatal(err)
 	}
 	if l.rsaKey, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
@@ -91,16 +97,28 @@ func (l *lab) rsa(t *testing.T) *pki.Leaf {
 	})
 }
 
-// files writes a certificate and its key, and returns their names.
-func files(t *testing.T, leaf *pki.Leaf) (cert, key string) {
+// leafFiles are the files of a certificate with its chain, of its key, and of the
+// chain alone.
+type leafFiles struct{ cert, key, above string }
+
+// files writes a certificate and its key.
+func files(t *testing.T, leaf *pki.Leaf) *leafFiles {
 	t.Helper()
 	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem")
-	if err := leaf.Write(cert, key); err != nil {
+	f := &leafFiles{filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "above.pem")}
+	if err := leaf.Write(f.cert, f.key); err != nil {
 		t.Fatal(err)
 	}
-	return cert, key
+	above := bytes.TrimPrefix(leaf.CertPEM, pki.EncodeCertificates(leaf.Cert))
+	if err := os.WriteFile(f.above, above, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
+
+func (l *lab) rsaFiles(t *testing.T) *leafFiles { return files(t, l.rsa(t)) }
+func goodFiles(t *testing.T, l *lab) *leafFiles { return files(t, l.issue(t, nil)) }
+func rsaFiles(t *testing.T, l *lab) *leafFiles  { return l.rsaFiles(t) }
 
 // write puts data into a file of its own.
 func write(t *testing.T, name string, data []byte) string {
@@ -115,6 +133,17 @@ func write(t *testing.T, name string, data []byte) string {
 // options are how all servers are scanned, unless a case says more.
 func (l *lab) options() scan.Options {
 	return scan.Options{CAs: []*x509.Certificate{l.root.Cert}, Timeout: 20 * time.Second, Limit: 3 * time.Minute}
+}
+
+// holdAll holds the truths, several at the same time.
+func holdAll(t *testing.T, truths []truth) {
+	l := newLab(t)
+	for _, tt := range truths {
+		t.Run(tt.rule, func(t *testing.T) {
+			t.Parallel()
+			tt.hold(t, l)
+		})
+	}
 }
 
 // truth is one server and what is true of it.
@@ -222,9 +251,7 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
-func (l *lab) good(t *testing.T) *pki.Leaf { return l.issue(t, nil) }
-
-func goodLeaf(t *testing.T, l *lab) *pki.Leaf { return l.good(t) }
+func goodLeaf(t *testing.T, l *lab) *pki.Leaf { return l.issue(t, nil) }
 func rsaLeaf(t *testing.T, l *lab) *pki.Leaf  { return l.rsa(t) }
 
 // detail is what a check says, for cases that look closer.
