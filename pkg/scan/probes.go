@@ -3,7 +3,6 @@ package scan
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -64,17 +63,7 @@ func (p *probe) reach(ctx context.Context) error {
 		Version: rawtls.TLS12, Versions: []uint16{rawtls.TLS13, rawtls.TLS12, rawtls.TLS11, rawtls.TLS10},
 		Suites: suites, Groups: rawtls.EveryGroup(), Signatures: rawtls.Signatures(),
 	})
-	if errors.Is(err, rawtls.ErrNotTLS) {
-		return err
-	}
-	if p.seen.address == "" && err != nil {
-		return err // not even a connection
-	}
-	if errors.Is(err, errNoStartTLS) {
-		return err
-	}
-	// A server that hangs up on this hello may still speak SSL 3.0.
-	return nil
+	return err // none when it hangs up: it may still speak SSL 3.0
 }
 
 // versions offers each version alone, and all its suites.
