@@ -38,6 +38,7 @@ func normal(text, work string) (string, error) {
 func normalValue(key string, v any, work string) any {
 	switch v := v.(type) {
 	case map[string]any:
+		delete(v, "applied_at") // there once the Hub's canary has been round
 		for k, e := range v {
 			v[k] = normalValue(k, e, work)
 		}
@@ -95,6 +96,7 @@ func normalText(key, s, work string) string {
 		{`uid:\d+(\([^)]*\))?`, "USER"},
 		{`tlsmcpd [^" ]+$`, "tlsmcpd VERSION"},
 		{`\d+ days`, "N days"},
+		{`revocations at \d+`, "revocations at N"},
 	} {
 		s = regexp.MustCompile(r.pattern).ReplaceAllString(s, r.with)
 	}
