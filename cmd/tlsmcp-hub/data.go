@@ -71,7 +71,9 @@ func (d *data) open(ctx context.Context, log *slog.Logger, o service.Options, cr
 	}
 	o.Log, o.TrustDomain, o.PublicURL = log, d.trustDomain, d.publicURL
 	st, err := store.Open(ctx, d.url(), store.Options{Log: log})
-	if err != nil {
+	if errors.Is(err, store.ErrNewer) {
+		return nil, nil, hinted{err, "install that version again, or restore a backup from before it"}
+	} else if err != nil {
 		return nil, nil, err
 	}
 	s, err := service.New(ctx, st, o)

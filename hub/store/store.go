@@ -52,6 +52,7 @@ var (
 	ErrBlocked  = errors.New("the name is revoked")
 	ErrUsed     = errors.New("the token was used already")
 	ErrExpired  = errors.New("the token has expired")
+	ErrNewer    = errors.New("a newer version of tlsmcp-hub made this database")
 )
 
 // Options are what a Store needs besides its URL. The zero value discards the
@@ -191,6 +192,14 @@ func (s *Store) migrate(ctx context.Context) error {
 	p, err := goose.NewProvider(dialect, s.w, dir, options...)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	// What a newer program made of the tables this one would misread in silence.
+	has, knows, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if has > knows {
+		return fmt.Errorf("%w: it has schema %d, and this program knows %d", ErrNewer, has, knows)
 	}
 	done, err := p.Up(ctx)
 	if err != nil {
