@@ -41,7 +41,7 @@ func (b *builder) archives() error {
 		members := []member{{"LICENSE", "LICENSE", 0o644}, {"README.md", "README.md", 0o644}, {"CHANGELOG.md", "CHANGELOG.md", 0o644},
 			{"third-party-licenses.txt.gz", filepath.Join(b.work, "tlsmcp", "third-party-licenses.txt.gz"), 0o644}}
 		if goos == "linux" {
-			members[3].from = filepath.Join(b.work, "tlsmcp-hub", "third-party-licenses.txt.gz")
+			members[3].from = filepath.Join(b.work, "all", "third-party-licenses.txt.gz")
 		}
 		suffix := ""
 		if goos == "windows" {

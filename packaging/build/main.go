@@ -1,5 +1,5 @@
 // Command build makes what users install, into dist/: Debian and RPM packages
-// for amd64 and arm64, archives of tlsmcp for macOS, Windows and Linux, a bill of
+// for amd64 and arm64, container images, archives of tlsmcp for macOS, Windows and Linux, a bill of
 // materials for each program, and checksums of all.
 //
 // The same commit gives the same bytes, wherever and whenever it is built: every
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,26 +22,34 @@ import (
 
 // builder is one run.
 type builder struct {
-	dist    string   // where the results go
-	work    string   // scratch, removed at the end
-	version string   // of the packages
-	commit  string   // that was built
-	arches  []string // of the packages
-	when    time.Time
-	fips    string // GOFIPS140 of the programs
-	deb     bool   // only Debian packages, only for this machine
+	dist     string   // where the results go
+	work     string   // scratch, removed at the end
+	version  string   // of the packages
+	commit   string   // that was built
+	arches   []string // of the packages
+	when     time.Time
+	fips     string   // GOFIPS140 of the programs
+	kinds    []string // of packages
+	pictures bool     // the container images, where rest does not make them
+	rest     bool     // the archives, bills of materials and checksums as well
 }
 
 func main() {
 	var b builder
-	var arches string
+	var arches, only string
 	flag.StringVar(&b.dist, "dist", "dist", "directory for the results")
 	flag.StringVar(&b.version, "version", "", "version of the packages (default: from git)")
 	flag.StringVar(&arches, "arch", "amd64,arm64", "architectures of the packages")
-	flag.BoolVar(&b.deb, "deb-only", false, "only the Debian packages")
+	flag.StringVar(&only, "only", "", "only these, and nothing else: deb, rpm, image")
 	flag.StringVar(&b.fips, "fips140", "off", "GOFIPS140 of the programs: off, or a version of Go's cryptographic module")
 	flag.Parse()
-	b.arches = strings.Split(arches, ",")
+	b.arches, b.kinds, b.rest = strings.Split(arches, ","), []string{"deb", "rpm"}, only == ""
+	if only != "" {
+		b.kinds = strings.Split(only, ",")
+	}
+	if slices.Contains(b.kinds, "image") {
+		b.kinds, b.pictures = slices.DeleteFunc(b.kinds, func(k string) bool { return k == "image" }), true
+	}
 	if err := b.run(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %s\n", err)
 		os.Exit(1)
@@ -62,8 +71,11 @@ func (b *builder) run() (err error) {
 		return err
 	}
 	steps := []func() error{b.manuals, b.notices, b.packages}
-	if !b.deb {
-		steps = append(steps, b.archives, b.boms, b.sums)
+	if b.pictures {
+		steps = append(steps, b.images)
+	}
+	if b.rest {
+		steps = append(steps, b.images, b.archives, b.boms, b.sums)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -97,9 +109,12 @@ func (b *builder) describe() error {
 	}
 	if tag, err := output("git", "describe", "--exact-match", "--tags", "--match", "v[0-9]*"); err == nil {
 		b.version = strings.TrimPrefix(tag, "v")
-		return nil
+	} else {
+		b.version = "0.1.0~dev." + b.when.Format("20060102150405") + ".g" + commit[:9]
 	}
-	b.version = "0.1.0~dev." + b.when.Format("20060102150405") + ".g" + commit[:9]
+	if b.fips != "off" {
+		b.version += "+fips"
+	}
 	return nil
 }
 

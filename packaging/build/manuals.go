@@ -95,16 +95,12 @@ func (b *builder) completions() error {
 // notices gathers the licences of the modules that the programs are linked from,
 // as those licences ask.
 func (b *builder) notices() error {
-	for _, program := range []string{"tlsmcp", "tlsmcp-hub"} {
-		roots := []string{"./cmd/" + program}
-		if program == "tlsmcp" {
-			roots = append(roots, "./cmd/tlsmcpd")
-		}
-		text, err := notices(roots)
+	for what, programs := range map[string][]string{"tlsmcp": {"./cmd/tlsmcp", "./cmd/tlsmcpd"}, "tlsmcp-hub": {"./cmd/tlsmcp-hub"}, "all": {"./cmd/..."}} {
+		text, err := notices(programs)
 		if err != nil {
 			return err
 		}
-		if err := gz(filepath.Join(b.work, program, "third-party-licenses.txt.gz"), text); err != nil {
+		if err := gz(filepath.Join(b.work, what, "third-party-licenses.txt.gz"), text); err != nil {
 			return err
 		}
 	}

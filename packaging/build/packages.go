@@ -6,7 +6,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -16,7 +19,7 @@ func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Key
 func (b *builder) packages() error {
 	changelog := filepath.Join(b.work, "changelog.yaml")
 	text := fmt.Sprintf("- semver: %q\n  date: %s\n  packager: %q\n  deb:\n    urgency: medium\n    distributions: [stable]\n  changes:\n    - note: See CHANGELOG.md for what changed for those who run it.\n",
-		b.version, b.when.Format(time.RFC3339), maintainer)
+		b.version+"-1", b.when.Format(time.RFC3339), maintainer)
 	if err := os.WriteFile(changelog, []byte(text), 0o644); err != nil {
 		return err
 	}
@@ -27,17 +30,13 @@ func (b *builder) packages() error {
 	if err := gz(filepath.Join(b.work, "changelog.gz"), page); err != nil {
 		return err
 	}
-	kinds := []string{"deb", "rpm"}
-	if b.deb {
-		kinds = kinds[:1]
-	}
 	for _, arch := range b.arches {
 		programs, err := b.compile("linux", arch, "tlsmcpd", "tlsmcp", "tlsmcp-hub")
 		if err != nil {
 			return err
 		}
 		for _, name := range []string{"tlsmcp", "tlsmcp-hub"} {
-			for _, kind := range kinds {
+			for _, kind := range b.kinds {
 				if err := b.nfpm(name, kind, arch, programs); err != nil {
 					return err
 				}
@@ -48,6 +47,29 @@ func (b *builder) packages() error {
 }
 
 const maintainer = "The tlsmcp project <tlsmcp@cyphers.ai>"
+
+// pattern is a line of a configuration that is about several files.
+var pattern = regexp.MustCompile(`(?m)^(  - \{src: )"([^"]*\*[^"]*)", dst: ([^ ,]+/)(,.*)$`)
+
+// eachFile writes such a line once for each file: nfpm takes a pattern for plain
+// files only, and not for documentation.
+func eachFile(text string) (string, error) {
+	var missing error
+	text = pattern.ReplaceAllStringFunc(text, func(line string) string {
+		m := pattern.FindStringSubmatch(line)
+		files, err := filepath.Glob(m[2])
+		if err != nil || len(files) == 0 {
+			missing = fmt.Errorf("no file is like %s", m[2])
+			return line
+		}
+		var lines []string
+		for _, f := range files {
+			lines = append(lines, m[1]+strconv.Quote(f)+", dst: "+m[3]+filepath.Base(f)+m[4])
+		}
+		return strings.Join(lines, "\n")
+	})
+	return text, missing
+}
 
 // nfpm makes one package. The configuration in packaging/nfpm names what it
 // contains with variables, which are filled in here: nfpm itself fills them in
@@ -72,6 +94,12 @@ func (b *builder) nfpm(name, kind, arch, programs string) error {
 	})
 	if missing != "" {
 		return fmt.Errorf("packaging/nfpm/%s.yaml: there is no variable %q", name, missing)
+	}
+	if kind == "deb" { // where documentation is files like others, and nfpm would leave it out
+		filled = strings.ReplaceAll(filled, ", type: doc", "")
+	}
+	if filled, err = eachFile(filled); err != nil {
+		return fmt.Errorf("packaging/nfpm/%s.yaml: %w", name, err)
 	}
 	config := filepath.Join(b.work, name+"-"+kind+"-"+arch+".yaml")
 	if err := os.WriteFile(config, []byte(filled), 0o644); err != nil {
