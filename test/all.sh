@@ -35,6 +35,10 @@ stage readme test/readme.sh
 # build and run the programs would otherwise be answered from the cache after a
 # change in what they build.
 stage tests go test -race -count=1 -p 2 -timeout 15m ./...
+# A module of its own, so that the product has none of Kubernetes' types.
+stage kubernetes sh -c 'cd packaging/kubernetes/validate && go vet ./... && go test -count=1 ./...'
+# The packages, built, checked and booted under a real systemd.
+stage boot ./task boot
 stage fuzz test/fuzz.sh "budget:${FUZZBUDGET:-120}"
 
 echo "== done in $((SECONDS - started))s"

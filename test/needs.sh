@@ -21,6 +21,16 @@ fish fish
 gnutls-serv gnutls-bin
 selfserv libnss3-tools
 sslscan sslscan
+promtool prometheus
+mmdebstrap mmdebstrap
+systemd-nspawn systemd-container
+apt-ftparchive apt-utils
+gpg gpg
+lintian lintian
+rpm rpm
+rpmlint rpmlint
+buildah buildah
+ip iproute2
 '
 
 # nginx and haproxy live in sbin, which a plain user's PATH may leave out.

@@ -5,6 +5,7 @@
 cd /opt/boot
 exec >/opt/boot/log 2>&1
 : >report
+report=/opt/boot/report
 export DEBIAN_FRONTEND=noninteractive
 
 # rule NAME COMMAND... holds when the command does.
@@ -12,10 +13,10 @@ rule() {
 	local name=$1 out
 	shift
 	if out=$("$@" 2>&1); then
-		echo "ok $name" >>report
+		echo "ok $name" >>"$report"
 	else
-		echo "not ok $name" >>report
-		sed 's/^/    /' <<<"$out" >>report
+		echo "not ok $name" >>"$report"
+		sed 's/^/    /' <<<"$out" >>"$report"
 	fi
 }
 # soon COMMAND... tries for up to 20 seconds.
@@ -42,7 +43,7 @@ is() { # WANT COMMAND...
 as() { runuser -u "$1" -- "${@:2}"; }
 apt() { apt-get -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@"; }
 repo() { # which build apt sees
-	echo "deb [trusted=yes] file:/opt/boot/$1 ./" >/etc/apt/sources.list
+	echo "deb [signed-by=/usr/share/keyrings/tlsmcp-archive-keyring.gpg] file:/opt/boot/$1 stable main" >/etc/apt/sources.list
 	apt-get -qq update
 }
 call() { curl -sS --max-time 10 --cacert root.pem --cert "$1.crt" --key "$1.key" "https://localhost:${2:-8443}/"; }
@@ -58,11 +59,13 @@ unloaded() {
 }
 
 ./probe backend 127.0.0.1:3000 &
+backend=$!
 useradd -m alice
 useradd -m bob
+useradd -m carol
 
 # --- the build before, installed by apt from a repository
-rule "a repository on disk is read" repo old
+rule "a signed repository is read" repo old
 rule "the sidecar installs alone" apt install tlsmcp
 rule "nothing runs or is enabled by the install alone" fails systemctl is-enabled tlsmcpd.service
 rule "without a Hub the command line says how to get one" says "apt install tlsmcp-hub" tlsmcp hub fleet
@@ -77,6 +80,9 @@ rule "the daemon is enabled and started" systemctl enable --now tlsmcpd
 rule "the daemon's call started the Hub" soon systemctl is-active tlsmcp-hub.service
 rule "the first certificate is there and the daemon ready" ready
 rule "the daemon runs as its user" is tlsmcp stat -c %U "/proc/$(pid)"
+rule "it has confined itself" says '"msg":"confined"' journalctl -u tlsmcpd -o cat
+rule "the units leave little to the daemon" systemd-analyze security --no-pager --threshold=20 tlsmcpd.service
+rule "and to the Hub" systemd-analyze security --no-pager --threshold=20 tlsmcp-hub.service
 rule "it may bind low ports and nothing else" is "CapEff:	0000000000000400" grep CapEff "/proc/$(pid)/status"
 
 # --- who comes in
@@ -89,6 +95,9 @@ usermod -aG tlsmcp alice
 usermod -aG tlsmcp-view bob
 rule "a member of tlsmcp sees the fleet" soon says " well" as alice tlsmcp hub fleet
 rule "a member of tlsmcp issues" as alice tlsmcp cert issue --type client --service alice --out /home/alice/certs
+rule "a member of tlsmcp sees how the sidecar is" says "ready" as alice tlsmcp status
+rule "a member of tlsmcp-view sees it too" says "ready" as bob tlsmcp status --json
+rule "a stranger is told which group to join" says "group" as carol tlsmcp status
 rule "a member of tlsmcp-view looks" as bob tlsmcp cert list
 rule "a member of tlsmcp-view issues nothing" fails as bob tlsmcp cert issue --type client --service bob --out /home/bob/certs
 rule "the daemon's user operates nothing" fails as tlsmcp tlsmcp cert list
@@ -97,6 +106,30 @@ rule "who is allowed comes in" soon call web
 rule "the backend knows who" says "web" call web
 rule "who is not is refused" fails call stranger
 rule "without a certificate nobody comes in" fails curl -sS --cacert root.pem https://localhost:8443/
+
+# --- the console and the MCP server, as an ordinary user of the group
+console() { # in a terminal, until q ends it
+	as alice tmux -f /dev/null new-session -d -x 120 -y 40 'tlsmcp console'
+	soon shows boot-test || return 1
+	as alice tmux capture-pane -p
+	as alice tmux send-keys q
+	soon fails as alice tmux has-session
+}
+shows() { as alice tmux capture-pane -p | grep -q "$1"; }
+rule "the console starts, shows the sidecar and quits" console
+
+# An AI client on another host reaches the MCP server of this one by ssh.
+ssh-keygen -q -t ed25519 -N "" -f /root/.ssh/id_ed25519
+install -d -m 700 -o alice -g alice /home/alice/.ssh
+install -m 600 -o alice -g alice /root/.ssh/id_ed25519.pub /home/alice/.ssh/authorized_keys
+hello='{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"boot","version":"1"}}}'
+list='{"jsonrpc":"2.0","id":2,"method":"tools/list"}'
+over_ssh() { (echo "$hello"; echo '{"jsonrpc":"2.0","method":"notifications/initialized"}'; echo "$list"; sleep 3) | timeout 30 ssh -o StrictHostKeyChecking=accept-new alice@localhost tlsmcp mcp; }
+rule "the MCP server answers over ssh, in alice's name" says tlsmcp_cert_list over_ssh
+
+rule "it runs as a service for a sidecar too" systemctl start tlsmcp-mcp
+rule "and listens" soon test -S /run/tlsmcp-mcp/mcp.sock
+systemctl stop tlsmcp-mcp
 
 # --- reload, restart, crash
 load reload
@@ -133,7 +166,7 @@ rule "and it serves" soon call web
 rm -r /run/systemd/system/tlsmcpd.service.d
 systemctl daemon-reload
 systemctl stop tlsmcpd
-rule "a daemon that was stopped leaves no socket behind" says "refused" call web
+rule "a daemon that was stopped leaves no socket behind" says "(7)" call web
 rule "and starts again" systemctl start tlsmcpd
 rule "and is ready again" ready
 
@@ -203,9 +236,46 @@ rule "the keys stay" test -f /var/lib/tlsmcp-hub/hub.db
 rule "it installs again and goes on" apt install tlsmcp tlsmcp-hub
 rule "the daemon that was enabled runs again after start" systemctl start tlsmcpd
 rule "with the certificates of before" soon call web
+rule "and the Hub answers again" soon as alice tlsmcp hub fleet
+# --- the commands of the documentation
+cat >/opt/boot/second.toml <<'TOML'
+version = 1
+service_id = "second"
+[listen]
+address = "127.0.0.1:8444"
+[admin]
+address = ""
+[state]
+dir = "/root/second"
+[audit]
+dir = "/root/second/audit"
+[control]
+socket = "/root/second/control.sock"
+TOML
+page() { mkdir -p "/root/docs/$1" && cd "/root/docs/$1" || exit 1; }
+ends() { timeout -k 5 60 bash -c "set -o pipefail; $1" </dev/null; }
+stays() { # it runs on until it is told to end
+	timeout -k 5 3 bash -c "$1" </dev/null
+	[ $? = 124 ]
+}
+refuses() { fails ends "$1"; }
+doc() {
+	case $1 in
+	ends) rule "docs: $2" ends "$3" ;;
+	stays) rule "docs: $2" stays "$3" ;;
+	fails) rule "docs: $2" refuses "$3" ;;
+	esac
+}
+. /opt/boot/docs.sh
+cd /opt/boot || exit 1
+
+# what they left
+rm -rf /etc/systemd/system/tlsmcpd.service.d /etc/tlsmcp/*.cred
 rule "purge works" apt purge tlsmcp tlsmcp-hub
 rule "purge takes the configuration" fails test -e /etc/tlsmcp
 rule "purge leaves the sidecar's keys" test -d /var/lib/tlsmcp/hub
 rule "purge leaves the CA's keys" test -f /var/lib/tlsmcp-hub/hub.db
 rule "purge leaves no link of a unit" is "" find /etc/systemd -name '*tlsmcp*'
+kill "$backend"
+wait
 echo done >>report
