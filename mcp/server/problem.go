@@ -23,6 +23,8 @@ func refused(code, next, format string, args ...any) *refusal {
 	return &refusal{code: code, detail: fmt.Sprintf(format, args...), next: next}
 }
 
+const noHub = "no_hub"
+
 // explain makes a refusal of what a call to the daemon or the Hub failed with.
 func (s *Server) explain(err error) error {
 	var r *refusal
@@ -30,7 +32,7 @@ func (s *Server) explain(err error) error {
 	case err == nil || errors.As(err, &r):
 		return err
 	case errors.Is(err, controlclient.ErrNoHub):
-		return refused("no_hub", "the person sets hub.url in the sidecar's configuration (\"local\" for a Hub on this host)", "%s", err)
+		return refused(noHub, "the person sets hub.url in the sidecar's configuration (\"local\" for a Hub on this host)", "%s", err)
 	}
 	if p := hubclient.Problem(err); p != nil {
 		return refused(p.GetCode(), p.GetHint(), "%s", p.GetDetail())

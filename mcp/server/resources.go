@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -196,7 +197,8 @@ const (
 )
 
 // all are the services there are, sorted: this sidecar's own, and the Hub's. It
-// is asked again after a few seconds.
+// is asked again after a few seconds. While the Hub is away those that it named
+// before stay.
 func (v *services) all(ctx context.Context) ([]string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -205,55 +207,56 @@ func (v *services) all(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	names, err := v.ask(v.s.asAgent(ctx))
-	if err != nil {
-		return nil, err
-	}
-	v.names, v.at = names, v.s.o.Now()
-	return names, nil
-}
-
-func (v *services) ask(ctx context.Context) ([]string, error) {
+	ctx = v.s.asAgent(ctx)
 	own, err := v.s.ownService(ctx)
 	if err != nil {
 		return nil, err
 	}
-	names := []string{own}
-	if c, err := v.s.hub(ctx); err == nil { // without a Hub there is the own one
-		defer c.Close()
-		if p, err := c.ListPolicies(ctx, &hubv1.ListPoliciesRequest{}); err == nil {
-			for _, p := range p.GetPolicies() {
-				names = append(names, p.GetServiceId())
-			}
-		}
-		if f, err := c.GetFleet(ctx, &hubv1.GetFleetRequest{}); err == nil {
-			for _, n := range f.GetNodes() {
-				names = append(names, n.GetServiceId())
-			}
-		}
-		if l, err := c.ListCertificates(ctx, &hubv1.ListCertificatesRequest{PageSize: 1000}); err == nil {
-			for _, c := range l.GetCertificates() {
-				names = append(names, c.GetServiceId())
-			}
-		}
+	names, err := v.ofHub(ctx)
+	if err != nil {
+		names = append(names, v.names...)
 	}
+	names = append(names, own)
 	slices.Sort(names)
-	names = slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == "" || strings.Contains(n, "/") })
-	return names, nil
+	v.names = slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == "" || strings.Contains(n, "/") })
+	v.at = v.s.o.Now()
+	return v.names, nil
+}
+
+// ofHub are the services that the Hub has a policy, a sidecar or a certificate of.
+func (v *services) ofHub(ctx context.Context) (names []string, err error) {
+	c, err := v.s.hub(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	policies, err1 := c.ListPolicies(ctx, &hubv1.ListPoliciesRequest{})
+	fleet, err2 := c.GetFleet(ctx, &hubv1.GetFleetRequest{})
+	certs, err3 := c.ListCertificates(ctx, &hubv1.ListCertificatesRequest{PageSize: 1000})
+	for _, p := range policies.GetPolicies() {
+		names = append(names, p.GetServiceId())
+	}
+	for _, n := range fleet.GetNodes() {
+		names = append(names, n.GetServiceId())
+	}
+	for _, k := range certs.GetCertificates() {
+		names = append(names, k.GetServiceId())
+	}
+	return names, errors.Join(err1, err2, err3)
 }
 
 // known tells whether there is such a service. One that is not in the list may
 // have more certificates behind it than were listed.
 func (v *services) known(ctx context.Context, name string) (bool, error) {
 	names, err := v.all(ctx)
-	if err != nil {
-		return false, err
-	}
-	if slices.Contains(names, name) {
-		return true, nil
+	if err != nil || slices.Contains(names, name) {
+		return err == nil, err
 	}
 	l, err := askHub(ctx, v.s, (*hubclient.Client).ListCertificates, &hubv1.ListCertificatesRequest{ServiceId: name, PageSize: 1})
-	return err == nil && len(l.GetCertificates()) > 0, nil
+	if r, ok := errors.AsType[*refusal](err); ok && r.code == noHub {
+		return false, nil
+	}
+	return len(l.GetCertificates()) > 0, err
 }
 
 // list makes the listed resources those of the services there are. When nobody

@@ -444,6 +444,8 @@ func TestWithoutAHubWhatIsKnownIsTold(t *testing.T) {
 	w := newWorld(t)
 	c := w.stdio(newClient(t), "--allow-writes")
 	c.begin()
+	w.cli("cert", "issue", "--service", "worker", "--out", w.path("worker"))
+	listed := names(c.call("resources/list", nil), "resources", "uri")
 	w.hub.stop()
 	if st := c.tool("tlsmcp_cert_status", nil); st["served"] == nil || st["partial"] != true || len(st["findings"].([]any)) == 0 {
 		t.Errorf("status: %v", st)
@@ -455,8 +457,14 @@ func TestWithoutAHubWhatIsKnownIsTold(t *testing.T) {
 	if _, err := os.Stat(w.path("keys/web")); err == nil {
 		t.Error("an issue that was not made left a directory")
 	}
-	if uris := names(c.call("resources/list", nil), "resources", "uri"); !slices.Contains(uris, "tlsmcp://audit/shop") {
-		t.Errorf("resources: %q", uris)
+	time.Sleep(6 * time.Second) // the services are asked for again
+	if uris := names(c.call("resources/list", nil), "resources", "uri"); !slices.Contains(uris, "tlsmcp://audit/worker") || !slices.Equal(uris, listed) {
+		t.Errorf("resources: %q, before %q", uris, listed)
+	}
+	for uri, words := range map[string][]string{"tlsmcp://certs/worker": {"Hub does not answer"}, "tlsmcp://certs/nonesuch": {"Hub does not answer"}} {
+		if _, failure, _ := c.try("resources/read", object{"uri": uri}); failure == nil || !containsAll(failure["message"].(string), words...) {
+			t.Errorf("%s: %v", uri, failure)
+		}
 	}
 }
 
