@@ -177,6 +177,8 @@ func quickstartCommands(t *testing.T, bin string) {
 			may = strings.Contains(c, " payment-api.crt") && !strings.Contains(c, "--tls-max")
 		case c == "tlsmcp watch":
 			run += " --count 1" // it would go on
+		case strings.HasPrefix(c, "tlsmcp console"):
+			run += " --help" // it wants a terminal, and has tests of its own
 		}
 		out, err := exec.CommandContext(ctx, "sh", "-c", commands[0]+" && "+run).CombinedOutput()
 		if (err == nil) != may {
@@ -188,6 +190,7 @@ func quickstartCommands(t *testing.T, bin string) {
 		for part, want := range map[string]string{
 			"add.curl": `"text":"42"`, "delete.curl": "mcp_forbidden", "agents": "agent/claude", "audit tail": "tools/call add", "audit verify": "the log is whole",
 			"cert revoke": "applied by 2 of 2", "hub fleet": "2 connected", "status --socket": "tlsmcpd orders",
+			"tlsmcp score": "A", "tlsmcp scan": "client cert   required",
 		} {
 			if strings.Contains(c, part) && !strings.Contains(string(out), want) {
 				t.Errorf("%s: no %q in\n%s", c, want, out)

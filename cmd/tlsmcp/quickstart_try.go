@@ -66,7 +66,9 @@ func (q *quick) whatNext() {
 		curl(allowedName, ""), curl("", ""), curl(strangerName, ""), curl(lostName, ""), curl(allowedName, " --tls-max 1.2"))
 	q.show.command("tools, as claude: what there is, a call that is let in, one that is refused",
 		"curl --config list.curl", "curl --config add.curl", "curl --config delete.curl")
+	q.show.command("all of it on one screen, and of orders; q leaves", "tlsmcp console", "tlsmcp console"+orders)
 	q.show.command("how the sidecars are, who calls the tools, and what happens", "tlsmcp status", "tlsmcp status"+orders, "tlsmcp agents", "tlsmcp watch")
+	q.show.command("how well each is protected, and how orders looks from outside", "tlsmcp score", "tlsmcp score"+orders, "tlsmcp scan --expect-mtls --ca ca.crt "+q.orders.listen)
 	q.show.command("the record", "tlsmcp audit tail", "tlsmcp audit verify --hub-checkpoints")
 	q.show.command("the Hub: its certificates, its fleet; cut claude off, and let it come back with a new certificate",
 		"tlsmcp cert list", "tlsmcp hub fleet", "tlsmcp cert revoke --identity "+agentIdentity+" --wait", "tlsmcp cert lift --identity "+agentIdentity,
