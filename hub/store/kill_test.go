@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +63,8 @@ type said struct {
 	issued  map[string]bool
 	revoked map[string]uint64
 }
+
+func newSaid() *said { return &said{map[string]bool{}, map[string]uint64{}} }
 
 // run starts a worker and kills it after it has said a number of lines; during
 // begins when it has said a quarter of them.
@@ -148,7 +151,7 @@ func TestKillingTheHubLosesNothing(t *testing.T) {
 		"postgres": pgtest.Start(t).Database(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := said{map[string]bool{}, map[string]uint64{}}
+			a := newSaid()
 			n := kills(t, 10)
 			for range n {
 				a.run(t, url, 1+rand.IntN(8), nil)
@@ -161,10 +164,35 @@ func TestKillingTheHubLosesNothing(t *testing.T) {
 	}
 }
 
+// TestKillingOneOfTwoHubsLosesNothing has two work on one database, one of which
+// is killed again and again.
+func TestKillingOneOfTwoHubsLosesNothing(t *testing.T) {
+	url := pgtest.Start(t).Database(t)
+	stays, dies := newSaid(), newSaid()
+	n := kills(t, 5)
+	var other sync.WaitGroup
+	other.Go(func() { stays.run(t, url, 40*n, nil) })
+	for range n {
+		dies.run(t, url, 1+rand.IntN(30), nil)
+	}
+	other.Wait()
+	if len(stays.revoked) == 0 || len(dies.revoked) == 0 {
+		t.Fatalf("%d and %d revoked: the workers did too little", len(stays.revoked), len(dies.revoked))
+	}
+	for serial := range dies.issued {
+		if stays.issued[serial] {
+			t.Errorf("both issued %s", serial)
+		}
+	}
+	s := opener(t, url)(store.Options{})
+	stays.check(t, s)
+	dies.check(t, s)
+}
+
 func TestPostgreSQLMayCrashUnderLoad(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.Database(t)
-	a := said{map[string]bool{}, map[string]uint64{}}
+	a := newSaid()
 	for range kills(t, 3) {
 		crashed := make(chan struct{})
 		a.run(t, url, 400, func() {

@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -23,6 +22,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"cyphers.ai/tlsmcp/pkg/order"
 )
 
 // Marshal writes a message on one line, fields in the order of the proto.
@@ -118,7 +119,7 @@ func (w *writer) table(f protoreflect.FieldDescriptor, m protoreflect.Map) {
 		keys = append(keys, k)
 		return true
 	})
-	slices.SortFunc(keys, func(a, b protoreflect.MapKey) int { return bytes.Compare([]byte(a.String()), []byte(b.String())) })
+	order.By(keys, func(a, b protoreflect.MapKey) int { return bytes.Compare([]byte(a.String()), []byte(b.String())) })
 	w.b.WriteByte('{')
 	for i, k := range keys {
 		if i > 0 {
