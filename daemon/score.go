@@ -23,6 +23,8 @@ const (
 	scoreEvery = time.Minute
 	// factsEvery is how often the Hub gets facts without news.
 	factsEvery = 5 * time.Minute
+	// factsAsked is how often at most it gets them because somebody looks.
+	factsAsked = 5 * time.Second
 )
 
 // measurement is one that takes time: what it found is used again for a while,
@@ -63,6 +65,8 @@ type scores struct {
 	due    *structpb.Struct // facts that the Hub is to get; nil: it has them
 	canary string           // id of the one that is here
 	sent   *score.Report    // the report on the facts that the Hub has
+
+	exchanged time.Time // when the Hub last answered
 }
 
 // take notes a score, and tells which alarms are new with it.
@@ -93,10 +97,26 @@ func (s *scores) forHub() (*structpb.Struct, string) {
 	return s.due, s.canary
 }
 
-// hasGot notes that the Hub has facts, and which canary is here.
-func (s *scores) hasGot(facts *structpb.Struct, canary string) {
+// asked has the Hub say again what it knows, when it did so some time ago:
+// somebody is looking.
+func (s *scores) asked(own score.Facts, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.due != nil || now.Sub(s.exchanged) < factsAsked {
+		return nil
+	}
+	facts, err := asStruct(own)
+	if err == nil {
+		s.due = facts
+	}
+	return err
+}
+
+// hasGot notes that the Hub has facts, and which canary is here.
+func (s *scores) hasGot(facts *structpb.Struct, canary string, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.exchanged = now
 	if s.due == facts {
 		s.due = nil
 	}
@@ -115,7 +135,7 @@ func (d *Daemon) hubAnswered(sent *structpb.Struct, answer *hubv1.ReportEventsRe
 			canary = c.GetId()
 		}
 	}
-	d.scores.hasGot(sent, canary)
+	d.scores.hasGot(sent, canary, d.now())
 	if answer.GetFacts() != nil {
 		raw, err := answer.GetFacts().MarshalJSON()
 		if err == nil {
@@ -133,8 +153,9 @@ func (d *Daemon) hubAnswered(sent *structpb.Struct, answer *hubv1.ReportEventsRe
 	}
 }
 
-// score judges what is known of this sidecar now, by itself and by the Hub.
-func (d *Daemon) score(ctx context.Context) *score.Report {
+// score judges what is known of this sidecar now, by itself and by the Hub, and
+// gives what it measured itself too.
+func (d *Daemon) score(ctx context.Context) (*score.Report, score.Facts) {
 	d.noteRenewal()
 	own := d.measure(ctx)
 	facts := own
@@ -152,7 +173,7 @@ func (d *Daemon) score(ctx context.Context) *score.Report {
 	for _, a := range alarms {
 		d.log.Warn("alert", event.KeyCode, a.Code, event.KeyDetail, a.Detail)
 	}
-	return r
+	return r, own
 }
 
 // withoutSource leaves out what a source measured.
@@ -197,7 +218,11 @@ func (d *Daemon) keepHistory(ctx context.Context) {
 }
 
 func (a *api) GetScore(ctx context.Context, _ *controlv1.GetScoreRequest) (*controlv1.GetScoreResponse, error) {
-	report, err := asStruct(a.d.score(ctx))
+	r, own := a.d.score(ctx)
+	if err := a.d.scores.asked(own, a.d.now()); err != nil {
+		return nil, err
+	}
+	report, err := asStruct(r)
 	return &controlv1.GetScoreResponse{Report: report}, err
 }
 

@@ -32,6 +32,7 @@ func (q *quick) demonstrate(ctx context.Context) error {
 		{"What an AI agent may do with tools", q.showAgent},
 		{"The Hub revokes a certificate while it is connected", q.showRevocation},
 		{"The record of it", q.showRecord},
+		{"The [cyphers] Score", q.showScore},
 	} {
 		q.show.section(part.title)
 		if err := part.show(ctx); err != nil {

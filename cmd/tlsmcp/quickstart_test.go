@@ -65,7 +65,7 @@ func quickstartOnce(t *testing.T, bin string) {
 		"refused: no_certificate", "refused: not_allowed", "refused: tls_version",
 		"the answer: add, who_am_i; ", "the answer: 42", "the answer: spiffe://quickstart.local/agent/claude", "refused: mcp_forbidden",
 		"live connection cut", "2 of 2 sidecars", "still connected", "refused: revoked",
-		"spiffe://quickstart.local/agent/claude tools/call add ok", "tools/call delete_orders refused", "verified", "the directory is removed",
+		"spiffe://quickstart.local/agent/claude tools/call add ok", "tools/call delete_orders refused", "verified", "of 100, grade A", "It lacks: O1 audit chain, ", "the directory is removed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

@@ -15,7 +15,7 @@ func mtlsRules() []Rule {
 			Facts:    []string{"client_auth"},
 			Measured: "The daemon reports the mode of each listener; a scan shakes hands without a certificate and reads one byte.",
 			Fix:      Fix{Text: "Require client certificates.", Config: `mtls.mode = "required"`},
-			Refs:     []string{"RFC 8446, section 4.3.2", "NIST SP 800-207, section 2.1", "NIST SP 800-52r2, section 3.5.4"},
+			Refs:     []string{"RFC 8446, section 4.3.2", "NIST SP 800-207, section 2.1", "NIST SP 800-52r2, section 3.5"},
 		},
 		{
 			ID: "M2", Category: "M", Title: "Authorisation", Weight: 5,
@@ -106,7 +106,7 @@ func keyRules() []Rule {
 			Fail:     "Older, or in more than one certificate.",
 			Limits:   map[string]int64{"pass_seconds": 7 * day, "partial_seconds": 90 * day},
 			Facts:    []string{"key_rotation"},
-			Measured: "The daemon notes the digest of each public key and when it first served; the Hub knows the keys of all that it issued.",
+			Measured: "The daemon notes the digest of each public key and when it first served; the Hub looks for the key in what it issued to the service before.",
 			Fix:      Fix{Text: "Make a new key for each certificate; the provider internal does.", Config: `server_cert.provider = "internal"`},
 			Refs:     []string{"NIST SP 800-57 part 1, section 5.3"},
 		},
@@ -134,7 +134,7 @@ func keyRules() []Rule {
 			Facts:    []string{"ca"},
 			Measured: "The Hub reports whether the root's key is within its reach.",
 			Fix:      Fix{Text: "Split the root from the issuing CA and take its key off the host."},
-			Refs:     []string{"NIST SP 800-57 part 2, section 4", "CA/B Forum Network Security Requirements, section 1"},
+			Refs:     []string{"NIST SP 800-57 part 2", "CA/B Forum Network and Certificate System Security Requirements"},
 		},
 	}
 }

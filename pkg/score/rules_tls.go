@@ -51,7 +51,7 @@ func protocolRules() []Rule {
 			Facts:    []string{"groups"},
 			Measured: "A scan sends a key share of one group at a time; the daemon reports the groups that its listeners are set to.",
 			Fix:      Fix{Text: "Set the groups to X25519MLKEM768, X25519 and P-256, and remove those that the evidence names."},
-			Refs:     []string{"RFC 8446, section 4.2.7", "RFC 7919", "NIST SP 800-52r2, section 3.4.2", "NIST SP 800-57 part 1, table 2"},
+			Refs:     []string{"RFC 8446, section 4.2.7", "RFC 7919", "NIST SP 800-52r2, section 3.4.2.2", "NIST SP 800-57 part 1, table 2"},
 		},
 		{
 			ID: "P4", Category: "P", Title: "Early data (0-RTT)", Weight: 2,
@@ -61,7 +61,7 @@ func protocolRules() []Rule {
 			Facts:    []string{"early_data"},
 			Measured: "A scan reads max_early_data_size in the tickets that it is given; the daemon reports its setting.",
 			Fix:      Fix{Text: "Disable early data (nginx: ssl_early_data off). tlsmcpd never accepts it."},
-			Refs:     []string{"RFC 8446, section 8", "RFC 9325, section 3.4"},
+			Refs:     []string{"RFC 8446, section 8", "RFC 9325, section 3.10"},
 		},
 		{
 			ID: "P5", Category: "P", Title: "Session resumption", Weight: 2,
@@ -73,7 +73,7 @@ func protocolRules() []Rule {
 			Facts:    []string{"resumption"},
 			Measured: "A scan looks at the tickets that it is given and their lifetime; the daemon reports its setting.",
 			Fix:      Fix{Text: "Turn session tickets off (nginx: ssl_session_tickets off). tlsmcpd gives none."},
-			Refs:     []string{"RFC 8446, section 4.6.1", "RFC 9325, section 3.3", "CVE-2025-68121"},
+			Refs:     []string{"RFC 8446, section 4.6.1", "RFC 9325, section 3.4", "CVE-2025-68121"},
 		},
 		{
 			ID: "P6", Category: "P", Title: "Legacy extensions", Weight: 3,

@@ -24,15 +24,16 @@ type hub struct {
 	addr  string
 	data  string
 	token string // file of an admin's token
+	flags []string
 	cmd   *exec.Cmd
 	log   *strings.Builder
 }
 
 // startHub starts a Hub with an address of its own and an admin's token. From
 // then on the world's CA is the Hub's root, towards servers.
-func (w *world) startHub() *hub {
+func (w *world) startHub(flags ...string) *hub {
 	w.t.Helper()
-	h := &hub{w: w, addr: freeAddress(w.t), data: w.path("hub")}
+	h := &hub{w: w, addr: freeAddress(w.t), data: w.path("hub"), flags: flags}
 	h.up()
 	out, stderr, code := tool(w.t, tlsmcpHub, "token", "create", "--data", h.data, "--role", "admin")
 	if code != 0 || strings.Count(out, "\n") != 1 {
@@ -50,7 +51,7 @@ func (w *world) startHub() *hub {
 func (h *hub) up() {
 	h.w.t.Helper()
 	h.log = new(strings.Builder)
-	h.cmd = exec.Command(tlsmcpHub, "serve", "--data", h.data, "--listen", h.addr)
+	h.cmd = exec.Command(tlsmcpHub, append([]string{"serve", "--data", h.data, "--listen", h.addr}, h.flags...)...)
 	h.cmd.Stderr = h.log
 	if err := h.cmd.Start(); err != nil {
 		h.w.t.Fatal(err)

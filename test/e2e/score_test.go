@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -236,18 +238,85 @@ func TestSharesSurviveARestart(t *testing.T) {
 		t.Fatalf("counted %+v", counted())
 	}
 	d.stop()
-	cmd := exec.Command(tlsmcpd, "--config", d.config)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }()
-	if !eventually(patience, func() bool { _, _, code := tool(t, tlsmcpCLI, "score", "--socket", d.socket()); return code == 0 }) {
-		t.Fatal("the daemon is not back")
-	}
+	d.again(t)
 	if c := counted(); c.Connections != 3 || c.With != 3 {
 		t.Errorf("after the restart %+v", c)
 	}
 	if c, _ := scoreOf(t, d.socket()).Check("M3"); c.Result != score.Pass {
 		t.Errorf("M3 is %+v", c)
+	}
+}
+
+// again starts a daemon with the configuration of one that has stopped.
+func (d *daemon) again(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(tlsmcpd, "--config", d.config)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the daemon ended with: %v", err)
+		}
+	})
+	if !eventually(patience, func() bool {
+		_, _, code := tool(t, tlsmcpCLI, "score", "--socket", d.socket())
+		return code == 0
+	}) {
+		t.Fatal("the daemon is not back")
+	}
+}
+
+// TestTheDocumentedStepsBringASidecarToAnAPlus: what docs/score.md tells to do is
+// done to a sidecar and a Hub as they come, and each step moves its row.
+func TestTheDocumentedStepsBringASidecarToAnAPlus(t *testing.T) {
+	t.Parallel()
+	doc := string(must(os.ReadFile(filepath.Join("..", "..", "docs", "score.md")))(t))
+	documented := func(step string) {
+		t.Helper()
+		if !strings.Contains(doc, step) {
+			t.Errorf("docs/score.md does not tell to %q", step)
+		}
+	}
+	w := newWorld(t)
+	h, b := w.startHub("--webhook-private"), newBackend(t)
+	heard := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer heard.Close()
+	d := h.sidecar(set{"backend.address": b.addr})
+	first := awaitRows(t, d.socket(), "R1", "R2", "C5")
+	for _, id := range []string{"O1", "K4", "O3", "Q3"} {
+		if c, _ := first.Check(id); c.Result != score.Fail {
+			t.Errorf("as it comes %s is %s: %s", id, c.Result, c.Evidence)
+		}
+	}
+
+	documented("tlsmcp cert list --format cyclonedx > inventory.json")
+	if doc := h.cli("cert", "list", "--format", "cyclonedx"); !strings.Contains(doc, `"specVersion": "1.6"`) {
+		t.Errorf("the inventory is %s", doc)
+	}
+	documented("tlsmcp hub webhook create")
+	documented("tlsmcp alert test")
+	h.cli("hub", "webhook", "create", heard.URL, "--topic", "alert")
+	if out := h.cli("alert", "test"); !strings.Contains(out, "delivered") {
+		t.Errorf("alert test: %s", out)
+	}
+	documented("tlsmcp-hub ca export-root-key --out root.key")
+	documented("tlsmcp-hub ca take-root-offline --yes")
+	for _, args := range [][]string{{"export-root-key", "--out", w.path("root.key")}, {"take-root-offline", "--yes"}} {
+		if out, stderr, code := tool(t, tlsmcpHub, append([]string{"ca", args[0], "--data", h.data}, args[1:]...)...); code != 0 {
+			t.Fatalf("tlsmcp-hub ca %s: exit %d\n%s%s", args[0], code, out, stderr)
+		}
+	}
+	const sink = `sinks = [{ type = "hub" }]`
+	documented(sink)
+	w.edit(d, "[audit]", "[audit]\n"+sink)
+	d.stop()
+	d.again(t)
+
+	last := awaitRows(t, d.socket(), "R1", "R2", "C5", "O1", "K4", "O3", "Q3")
+	t.Logf("from %d %s to %d %s", first.Score, first.Grade, last.Score, last.Grade)
+	if last.Grade != "A+" || last.Score <= first.Score {
+		t.Errorf("after all steps the grade is %s (%d); before it was %s (%d). Left: %+v", last.Grade, last.Score, first.Grade, first.Score, last.Recommendations)
 	}
 }
