@@ -47,6 +47,7 @@ func TestQuickstart(t *testing.T) {
 	t.Run("a directory that is named is kept, and checks", func(t *testing.T) { quickstartKeeps(t, bin) })
 	t.Run("it stays up until Ctrl-C, and shows what clients get", func(t *testing.T) { quickstartStays(t, bin) })
 	t.Run("each command that it prints works", func(t *testing.T) { quickstartCommands(t, bin) })
+	t.Run("the steps that raise its score do", func(t *testing.T) { quickstartScore(t, bin) })
 	t.Run("killed, it takes everything with it", func(t *testing.T) { quickstartKilled(t, bin) })
 	t.Run("a daemon that dies is an error", func(t *testing.T) { quickstartDaemonDies(t, bin) })
 }

@@ -101,7 +101,7 @@ func (p *scorePage) report(r *score.Report) {
 	p.gauge(r.Score, r.Grade)
 	fmt.Fprintln(p.w)
 	for _, c := range r.Caps {
-		who := "too little measured"
+		who := "provisional"
 		if c.ID != "" {
 			who = c.ID
 		}
