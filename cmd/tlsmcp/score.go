@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -52,7 +53,8 @@ Exit codes: 0 done, 1 under --fail-under, 2 usage, 3 nobody is there to ask.`,
 		Example: `  tlsmcp score --all
   tlsmcp score --fail-under 90
   tlsmcp score --service payment-api --diff 7d
-  tlsmcp score --explain M1`,
+  tlsmcp score --explain M1
+  tlsmcp scan pay.example --format json | tlsmcp score --service payment-api --add-scan -`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd) }}
 	c.h.flags(cmd)
 	f := cmd.Flags()
@@ -63,7 +65,7 @@ Exit codes: 0 done, 1 under --fail-under, 2 usage, 3 nobody is there to ask.`,
 	f.StringVar(&c.explain, "explain", "", "what the row `ID` means, such as M1")
 	f.StringVar(&c.diff, "diff", "", "what changed since `TIME`: 24h or 7d ago, or in RFC 3339")
 	f.BoolVar(&c.changes, "changes", false, "how the scores changed, the newest first")
-	f.StringVar(&c.scan, "add-scan", "", "give the Hub the facts in `FILE`, as package score writes them; for --service")
+	f.StringVar(&c.scan, "add-scan", "", "give the Hub what a scan saw: its JSON report in `FILE`, - for standard input; for --service")
 	cmd.MarkFlagsMutuallyExclusive("service", "fleet")
 	cmd.MarkFlagsMutuallyExclusive("explain", "diff", "changes", "add-scan", "fleet")
 	return cmd
@@ -200,13 +202,14 @@ func (c *scoreCommand) addScan(cmd *cobra.Command) error {
 	if c.service == "" {
 		return usageError(cmd, "--add-scan: name the service that was scanned with --service")
 	}
-	raw, err := os.ReadFile(c.scan)
+	const hint = "tlsmcp scan HOST --format json writes it"
+	raw, err := readFileOr(c.s.in, c.scan)
 	if err != nil {
-		return &failure{exitUsage, err, "tlsmcp scan writes facts"}
+		return &failure{exitUsage, err, hint}
 	}
-	facts := new(structpb.Struct)
-	if err := facts.UnmarshalJSON(raw); err != nil {
-		return &failure{exitUsage, fmt.Errorf("%s is not a JSON object: %w", c.scan, err), "tlsmcp scan writes facts"}
+	facts, err := scannedFacts(raw)
+	if err != nil {
+		return &failure{exitUsage, fmt.Errorf("%s: %w", c.scan, err), hint}
 	}
 	res, err := call(cmd.Context(), c.h, (*hubclient.Client).AddScan, &hubv1.AddScanRequest{ServiceId: c.service, Facts: facts})
 	if err != nil {
@@ -216,6 +219,36 @@ func (c *scoreCommand) addScan(cmd *cobra.Command) error {
 		_, err := fmt.Fprintf(c.s.out, "taken: %s\n", printable(strings.Join(res.GetFacts(), " ")))
 		return err
 	})
+}
+
+// scannedFacts finds the facts in what tlsmcp scan wrote about one target.
+func scannedFacts(raw []byte) (*structpb.Struct, error) {
+	doc := new(structpb.Struct)
+	if err := doc.UnmarshalJSON(raw); err != nil {
+		return nil, fmt.Errorf("not a JSON object: %w", err)
+	}
+	switch reports := doc.GetFields()["reports"].GetListValue().GetValues(); len(reports) {
+	case 0: // the facts by themselves, or nothing
+	case 1:
+		doc = reports[0].GetStructValue()
+	default:
+		return nil, fmt.Errorf("it is about %d targets: scan the service alone", len(reports))
+	}
+	if facts := doc.GetFields()["facts"].GetStructValue(); facts != nil {
+		return facts, nil
+	}
+	if doc.GetFields()["schema_version"] == nil || doc.GetFields()["target"] != nil {
+		return nil, errors.New("it holds no facts")
+	}
+	return doc, nil
+}
+
+// readFileOr reads a file, or in for "-".
+func readFileOr(in io.Reader, path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(in)
+	}
+	return os.ReadFile(path)
 }
 
 // print writes a value as JSON or as a page, and holds its score to the least

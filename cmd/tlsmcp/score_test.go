@@ -84,6 +84,21 @@ func TestTheScoreCommandIsHeldToItsFlags(t *testing.T) {
 	}
 }
 
+func TestTheFactsOfOneScanAreFound(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{"schema_version":1,"reports":[{"target":"a","facts":{"schema_version":1}}]}`: true,
+		`{"target":"a","facts":{"schema_version":1}}`:                                  true,
+		`{"schema_version":1,"early_data":{}}`:                                         true,
+		`{"schema_version":1,"reports":[{"target":"a"}]}`:                              false,
+		`{"schema_version":1,"reports":[{"facts":{}},{"facts":{}}]}`:                   false,
+		`{}`: false, `[]`: false, ``: false,
+	} {
+		if f, err := scannedFacts([]byte(text)); (err == nil) != want || want && f == nil {
+			t.Errorf("%s: %v, %v", text, f, err)
+		}
+	}
+}
+
 func TestFailUnderIsTheExitCode(t *testing.T) {
 	r := judgedReport(t)
 	for _, asJSON := range []bool{false, true} {

@@ -133,7 +133,7 @@ func keyRules() []Rule {
 			Fail:     "The root's key is online.",
 			Facts:    []string{"ca"},
 			Measured: "The Hub reports whether the root's key is within its reach.",
-			Fix:      Fix{Text: "Split the root from the issuing CA and take its key off the host."},
+			Fix:      Fix{Text: "Keep a copy of the root's key elsewhere (tlsmcp-hub ca export-root-key), and take it off the Hub.", Command: "tlsmcp-hub ca take-root-offline --yes"},
 			Refs:     []string{"NIST SP 800-57 part 2", "CA/B Forum Network and Certificate System Security Requirements"},
 		},
 	}
