@@ -53,6 +53,11 @@ func (m *measuring) canary(ctx context.Context) {
 		m.lastCanary("the Hub has not given a canary yet")
 		return
 	}
+	m.tried(ctx, c)
+}
+
+// tried tries a canary and keeps what came of it.
+func (m *measuring) tried(ctx context.Context, c *canary) {
 	at := m.d.now()
 	reason, err := m.d.tryCanary(ctx, c)
 	kept := m.d.history.Canary()

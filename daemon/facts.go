@@ -259,13 +259,18 @@ func (m *measuring) backend(ctx context.Context) {
 }
 
 func (m *measuring) reach(ctx context.Context, b config.Backend) (*score.Fact[score.Backend], string) {
-	at, err := netip.ParseAddrPort(b.Address)
-	if err != nil {
-		return nil, "its address is not one to try"
-	}
 	hosts, err := m.d.proc.HostAddresses()
 	if err != nil {
 		return nil, plain(err.Error())
+	}
+	return m.reachAt(ctx, b, hosts)
+}
+
+// reachAt tries a backend on some addresses of the host.
+func (m *measuring) reachAt(ctx context.Context, b config.Backend, hosts []netip.Addr) (*score.Fact[score.Backend], string) {
+	at, err := netip.ParseAddrPort(b.Address)
+	if err != nil {
+		return nil, "its address is not one to try"
 	}
 	dial := (&net.Dialer{}).DialContext
 	if _, up := posture.Reach(ctx, dial, at.Port(), []netip.Addr{at.Addr()}); len(up) == 0 {

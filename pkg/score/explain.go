@@ -55,6 +55,11 @@ func (e *Explanation) Text() string {
 	line("fix", "%s", r.Fix.Text)
 	line("run", "%s", r.Fix.Command)
 	line("set", "%s", r.Fix.Config)
+	for _, name := range slices.Sorted(maps.Keys(r.Fixes)) {
+		line("or", "%s", r.Fixes[name].Text)
+		line("run", "%s", r.Fixes[name].Command)
+		line("set", "%s", r.Fixes[name].Config)
+	}
 	line("see", "%s", strings.Join(r.Refs, "; "))
 	line("rubric", "%s %s", e.Rubric.Version, e.Rubric.Digest)
 	return b.String()
