@@ -62,9 +62,9 @@ func normalValue(key string, v any, work string) any {
 // varies tells whether a number depends on when and how fast things happen.
 func varies(key string) bool {
 	return strings.HasSuffix(key, "_rate") || strings.HasPrefix(key, "bytes_") || slices.Contains([]string{
-		"pid", "uid", "seq", "sequence", "head", "durable", "duration", "duration_ms", "time", "port", "identities", "port_", "requests",
+		"pid", "uid", "seq", "sequence", "head", "durable", "duration", "duration_ms", "time", "port", "identities", "requests",
 		"entries", "last", "checkpoints", "unsigned", "closed", "accepted", "connections", "applied_sequence", "head_sequence", "cut",
-		"delivered", "pending", "connection", "conn", "elapsed_ms", "latency_ms", "count",
+		"delivered", "pending", "connection", "conn", "id", "elapsed_ms", "latency_ms", "count",
 	}, key)
 }
 
@@ -76,7 +76,7 @@ func normalText(key, s, work string) string {
 		return "PEM"
 	case strings.HasPrefix(s, "tlsmcp_"):
 		return "TOKEN"
-	case slices.Contains([]string{"version", "commit", "go", "user", "secret", "signature", "log", "tls_group", "tls_cipher", "cipher", "group"}, key):
+	case slices.Contains([]string{"version", "commit", "go", "user", "secret", "signature", "log", "tls_group", "tls_cipher", "cipher", "group", "phase"}, key):
 		return strings.ToUpper(key)
 	}
 	host, err := os.Hostname()
