@@ -14,6 +14,7 @@ import (
 func elsewhere() map[string]string {
 	return map[string]string{
 		"tlsmcp quickstart": "cmd/tlsmcp, TestQuickstart",
+		"tlsmcp mcp wrap":   "test/mcp, wrap_test.go",
 	}
 }
 
