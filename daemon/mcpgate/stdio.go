@@ -24,12 +24,19 @@ import (
 // stdioBackend is an MCP server that is run, a process for each session.
 type stdioBackend struct {
 	g       *Gateway
-	nursery *children.Nursery
+	nursery nursery
 	work    string // the children's directories
 	running atomic.Int64
 	modern  *translator     // for clients of a revision without sessions
 	news    context.Context // the streams that wait for news end with it
 	endNews context.CancelFunc
+}
+
+// nursery runs the servers.
+type nursery interface {
+	Run(children.Spec) (*children.Child, error)
+	Seal() <-chan struct{} // Gateway.Seal
+	Close()
 }
 
 // messagesPath is where clients of revision 2024-11-05 post to.
@@ -44,6 +51,11 @@ func newStdioBackend(g *Gateway) (*stdioBackend, error) {
 	}
 	if err := os.MkdirAll(b.work, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of MCP servers: %w", err)
+	}
+	b.modern = newTranslator(g, func(x *exchange, id string) (*session, error) { return b.start(x.agent, id, nil) })
+	if socket := g.opts.Gateway.ChildSocket; socket != "" {
+		b.nursery = children.NewUnits(socket)
+		return b, nil
 	}
 	if !children.Sandbox() {
 		if len(g.opts.Gateway.ChildPaths) > 0 {
@@ -60,13 +72,16 @@ func newStdioBackend(g *Gateway) (*stdioBackend, error) {
 		}
 		command = []string{self}
 	}
-	b.modern = newTranslator(g, func(x *exchange, id string) (*session, error) { return b.start(x.agent, id, nil) })
 	var err error
 	b.nursery, err = children.Start(command...)
 	return b, err
 }
 
 func (b *stdioBackend) probe(context.Context) error {
+	if socket := b.g.opts.Gateway.ChildSocket; socket != "" {
+		_, err := os.Stat(socket)
+		return err
+	}
 	_, err := exec.LookPath(b.g.opts.Backend.Command[0])
 	return err
 }

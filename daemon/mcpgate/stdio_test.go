@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"cyphers.ai/tlsmcp/daemon/mcpgate/children"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/mcpwire"
@@ -435,7 +436,7 @@ func TestStdioProcessesDoNotLeak(t *testing.T) {
 	if n := b.running.Load(); n != 1 {
 		t.Errorf("%d processes are counted", n)
 	}
-	if tree := treeOf(b.nursery.PID()); len(tree) != 2 {
+	if tree := treeOf(b.nursery.(*children.Nursery).PID()); len(tree) != 2 {
 		t.Errorf("the helper and below it: %v", tree)
 	}
 	if after := descriptorsOf(t); after > before+5 {

@@ -62,6 +62,7 @@ func For(cfg *config.Config) *Sandbox {
 	s.write = append(s.write, cfg.StateDir, cfg.Audit.Dir)
 	s.write = append(s.write, homes(cfg.Control.Socket)...)
 	s.sock = append(s.sock, homes(cfg.Hub.Socket)...)
+	s.sock = append(s.sock, homes(cfg.MCPGateway.ChildSocket)...)
 	if cfg.Backend.Network == "unix" {
 		s.sock = append(s.sock, homes(cfg.Backend.Address)...)
 	}

@@ -217,7 +217,8 @@ type MCPGateway struct {
 	MaxChildren  int
 	ChildIdle    time.Duration
 	ChildPaths   []ChildPath
-	ChildMemory  int64 // bytes
+	ChildMemory  int64  // bytes
+	ChildSocket  string // of the socket unit that runs each server; empty: the daemon's own helper does
 	Rules        []MCPRule
 }
 

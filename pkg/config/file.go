@@ -134,6 +134,7 @@ type FileMCPGateway struct {
 	ChildIdle    Duration   `json:"child_idle"`
 	ChildPaths   []string   `json:"child_paths"`
 	ChildMemory  Size       `json:"child_memory"`
+	ChildSocket  string     `json:"child_socket"`
 	Rule         []FileRule `json:"rule"`
 }
 

@@ -40,6 +40,9 @@ func (r *resolver) gateway(f *FileMCPGateway) MCPGateway {
 	if f.ChildMemory < 1<<20 {
 		r.fault(section+"child_memory", "", "must be at least 1MiB, not %s", f.ChildMemory)
 	}
+	if g.ChildSocket = f.ChildSocket; f.ChildSocket != "" && (!path.IsAbs(f.ChildSocket) || len(f.ChildSocket) > maxSocketPath) {
+		r.fault(section+"child_socket", `write it like "/run/tlsmcp-stdio/session.sock"`, "must name a Unix socket by its absolute path, of at most %d bytes", maxSocketPath)
+	}
 	calls, per, err := rate(f.Rate)
 	if err != nil {
 		r.fault(section+"rate", `write it like "10/s", "100/m" or "1000/h"`, "%v", err)

@@ -179,7 +179,7 @@ func (c *Config) effectiveGateway() FileMCPGateway {
 	f := FileMCPGateway{
 		Default: choose(g.DefaultAllow, "allow", "deny"), PinTools: g.PinTools, LogArguments: g.LogArguments,
 		Rate: strconv.Itoa(g.RateCalls) + "/" + unit, MaxChildren: int64(g.MaxChildren),
-		ChildIdle: Duration(g.ChildIdle), ChildPaths: []string{}, ChildMemory: Size(g.ChildMemory), Rule: []FileRule{},
+		ChildIdle: Duration(g.ChildIdle), ChildPaths: []string{}, ChildMemory: Size(g.ChildMemory), ChildSocket: g.ChildSocket, Rule: []FileRule{},
 	}
 	for _, p := range g.ChildPaths {
 		f.ChildPaths = append(f.ChildPaths, choose(p.Write, "rw:", "ro:")+p.Path)

@@ -186,6 +186,42 @@ rule "it is ready" ready 9091
 rule "it has a state directory of its own" test -d /var/lib/tlsmcp@pay/hub
 rule "it lets in whom it should" soon call web 443
 
+# --- MCP servers as units
+cat >/etc/tlsmcp/mcp.toml <<'TOML'
+version = 1
+service_id = "mcp"
+[listen]
+address = "127.0.0.1:8444"
+[backend]
+protocol = "mcp-stdio"
+command = ["/usr/bin/tlsmcp", "quickstart", "mcp-server"]
+[mtls]
+allowed_services = ["web"]
+[admin]
+address = "127.0.0.1:9092"
+[mcp_gateway]
+default = "allow"
+child_socket = "/run/tlsmcp-stdio/session.sock"
+TOML
+mcp() { # what curl says of a request to the MCP server
+	curl -sS --max-time 20 --cacert root.pem --cert web.crt --key web.key -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' "$@" https://localhost:8444/mcp
+}
+begin() { mcp -D mcp.head -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"boot","version":"1"}}}' | grep -q serverInfo; }
+units() { systemctl list-units --plain --no-legend --state=active 'tlsmcp-stdio@*.service' | awk '{print $1}'; }
+owner() { stat -c %U "/proc/$(systemctl show -p MainPID --value "$(units | head -1)")"; }
+rule "the socket of MCP servers starts" systemctl start tlsmcp-stdio.socket
+rule "nobody but the sidecar may connect to it" is "600 tlsmcp" stat -c '%a %U' /run/tlsmcp-stdio/session.sock
+rule "a sidecar for them starts" systemctl start tlsmcpd@mcp
+rule "it lets clients in" ready 9092
+rule "an MCP session begins" soon begin
+rule "it is one unit" is 1 sh -c "$(declare -f units); units | wc -l"
+rule "of a user that is neither root nor the sidecar's" fails grep -E '^(root|tlsmcp)$' <<<"$(owner)"
+rule "and that is there for it alone" grep -E '^(tlsmcp-stdio|[0-9]+|UNKNOWN)' <<<"$(owner)"
+rule "the session ends" mcp -X DELETE -H "$(grep -i '^mcp-session-id' mcp.head | tr -d '\r')"
+rule "and its unit with it" soon is "" units
+systemctl stop tlsmcpd@mcp tlsmcp-stdio.socket
+rm /etc/tlsmcp/mcp.toml
+
 # --- upgrade and downgrade
 load upgrade
 repo new

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/test/mcp/node"
 )
 
@@ -25,6 +27,12 @@ func (w *world) connectLine(name string, more ...string) []string {
 		w.t.Fatal(err)
 	}
 	return append([]string{tlsmcp, "mcp", "connect", "https://" + w.addr + "/mcp", "--cert", cert, "--key", key, "--ca", w.path("ca.pem")}, more...)
+}
+
+// serialOf is the serial number of an agent's certificate.
+func (w *world) serialOf(name string) *big.Int {
+	w.t.Helper()
+	return must(pki.LoadBundle(w.path(name + ".crt")))(w.t)[0].SerialNumber
 }
 
 // buffer takes what a program says.

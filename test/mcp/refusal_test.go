@@ -166,9 +166,9 @@ func TestRevokedAgentIsCutOff(t *testing.T) {
 		ended <- end{err, time.Now()}
 	}()
 	time.Sleep(500 * time.Millisecond)
-	leaf := must(pki.LoadBundle(w.path("full.crt")))(t)[0]
+	serial := w.serialOf("full")
 	started := time.Now()
-	w.revoke(2, leaf.SerialNumber)
+	w.revoke(2, serial)
 	select {
 	case e := <-ended:
 		// From the file that is written to the error in the client, two programs later.
@@ -181,7 +181,7 @@ func TestRevokedAgentIsCutOff(t *testing.T) {
 	}
 	awaitDead(t, before[1:]) // all but the helper
 	w.await(`"mcp call"`, `"identity":"full"`, `"target":"trigger-long-running-operation"`, `"outcome":"cut"`, `"reason":"revoked"`)
-	if _, data := full.fails("callTool", object{"name": "echo", "arguments": object{"message": "x"}}); data["serial"] != leaf.SerialNumber.Text(16) {
+	if _, data := full.fails("callTool", object{"name": "echo", "arguments": object{"message": "x"}}); data["serial"] != serial.Text(16) {
 		t.Errorf("the next call: %v", data)
 	}
 	limited.tool("echo", object{"message": "x"})

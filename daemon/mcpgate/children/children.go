@@ -41,7 +41,7 @@ import (
 type Spec struct {
 	Argv   []string
 	Env    []string // all of it: nothing is inherited
-	Dir    string   // where it runs, and may write
+	Dir    string   // where it runs, and may write; empty: a new one that the helper makes
 	Paths  []Path   // what else it may touch
 	Memory uint64   // bytes of data that a process of it may have; 0: no limit
 }
@@ -59,8 +59,8 @@ type Child struct {
 	Stdout *os.File
 	Stderr *os.File
 
-	n    *Nursery
 	id   uint64
+	end  func() // kills it
 	done chan struct{}
 	how  string // valid when done is closed
 }
@@ -73,7 +73,7 @@ func (c *Child) Done() <-chan struct{} { return c.done }
 func (c *Child) How() string { return c.how }
 
 // Kill ends the program and whatever it started, at once.
-func (c *Child) Kill() { c.n.kill(c.id) }
+func (c *Child) Kill() { c.end() }
 
 // Close closes our ends of its pipes.
 func (c *Child) Close() {
@@ -87,6 +87,7 @@ func (c *Child) Close() {
 // as its first argument.
 const (
 	HelperArg = "mcp-children"
+	UnitArg   = "mcp-session" // for one program, by the service manager: [Units]
 	stageArg  = "mcp-child"
 )
 
@@ -247,21 +248,30 @@ func (n *Nursery) take(m *message) {
 	}
 }
 
-// Run starts a program.
-func (n *Nursery) Run(s Spec) (*Child, error) {
+// newChild makes the pipes of a program; theirs are its ends of them.
+func newChild() (c *Child, theirs []*os.File, err error) {
 	var files [6]*os.File // read and write ends of its three streams
 	for i := 0; i < len(files); i += 2 {
 		r, w, err := os.Pipe()
 		if err != nil {
 			closeAll(files[:])
-			return nil, fmt.Errorf("make a pipe: %w", err)
+			return nil, nil, fmt.Errorf("make a pipe: %w", err)
 		}
 		files[i], files[i+1] = r, w
 	}
-	theirs := []*os.File{files[0], files[3], files[5]}
-	c := &Child{n: n, Stdin: files[1], Stdout: files[2], Stderr: files[4], done: make(chan struct{})}
+	c = &Child{Stdin: files[1], Stdout: files[2], Stderr: files[4], done: make(chan struct{})}
+	return c, []*os.File{files[0], files[3], files[5]}, nil
+}
+
+// Run starts a program.
+func (n *Nursery) Run(s Spec) (*Child, error) {
+	c, theirs, err := newChild()
+	if err != nil {
+		return nil, err
+	}
+	c.end = func() { n.kill(c.id) }
 	wait := make(chan reply, 1)
-	err := n.send(c, &s, theirs, wait)
+	err = n.send(c, &s, theirs, wait)
 	closeAll(theirs)
 	if err == nil {
 		select {
@@ -305,24 +315,32 @@ func (n *Nursery) send(c *Child, s *Spec, streams []*os.File, wait chan reply) e
 	}
 	n.next++
 	c.id = n.next
-	b, err := json.Marshal(message{Op: "start", ID: c.id, Spec: s})
+	b, oob, err := startOrder(c.id, s, streams)
 	if err != nil {
 		return err
 	}
-	if len(b) > maxMessage {
-		return errors.New("the command and its environment are larger than 128 KiB")
-	}
-	var fds []int
-	for _, f := range streams {
-		fds = append(fds, int(f.Fd()))
-	}
 	n.live[c.id], n.waits[c.id] = c, wait
-	if _, _, err := n.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
+	if _, _, err := n.conn.WriteMsgUnix(b, oob, nil); err != nil {
 		delete(n.live, c.id)
 		delete(n.waits, c.id)
 		return fmt.Errorf("tell the helper: %w", err)
 	}
 	return nil
+}
+
+// startOrder renders the order to start a program, with its streams.
+func startOrder(id uint64, s *Spec, streams []*os.File) (b, oob []byte, err error) {
+	if b, err = json.Marshal(message{Op: "start", ID: id, Spec: s}); err != nil {
+		return nil, nil, err
+	}
+	if len(b) > maxMessage {
+		return nil, nil, errors.New("the command and its environment are larger than 128 KiB")
+	}
+	var fds []int
+	for _, f := range streams {
+		fds = append(fds, int(f.Fd()))
+	}
+	return b, unix.UnixRights(fds...), nil
 }
 
 func (n *Nursery) kill(id uint64) {

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,8 +23,12 @@ import (
 // done nothing else yet; code is what it is to exit with.
 func Main(args []string) (code int, ok bool) {
 	switch {
-	case len(args) == 1 && args[0] == HelperArg:
-		if err := help(); err != nil {
+	case len(args) == 1 && (args[0] == HelperArg || args[0] == UnitArg):
+		fd := lifeline
+		if args[0] == UnitArg {
+			fd = 0 // where the service manager puts a connection
+		}
+		if err := help(fd); err != nil {
 			fmt.Fprintf(os.Stderr, "tlsmcpd: children: %v\n", err)
 			return 1, true
 		}
@@ -46,7 +51,7 @@ type helper struct {
 // lifeline is the descriptor of the helper's socket.
 const lifeline = 3
 
-func help() error {
+func help(lifeline int) error {
 	// The kernel kills a child when the thread that forked it ends. This one
 	// stays.
 	runtime.LockOSThread()
@@ -54,7 +59,7 @@ func help() error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	unix.CloseOnExec(lifeline)
-	f := os.NewFile(lifeline, "daemon")
+	f := os.NewFile(uintptr(lifeline), "daemon")
 	c, err := net.FileConn(f)
 	_ = f.Close()
 	if err != nil {
@@ -146,9 +151,25 @@ func killGroup(pid int) {
 	_ = unix.Kill(pid, unix.SIGKILL)
 }
 
+// ownDir makes a directory for a program whose starter has none that its user may
+// enter. It is removed with what the service manager made for the session.
+func (s *Spec) ownDir() (err error) {
+	if s.Dir, err = os.MkdirTemp("", "mcp-"); err != nil {
+		return err
+	}
+	s.Env = slices.DeleteFunc(s.Env, func(v string) bool { return strings.HasPrefix(v, "HOME=") || strings.HasPrefix(v, "TMPDIR=") })
+	s.Env = append(s.Env, "HOME="+s.Dir, "TMPDIR="+s.Dir)
+	return nil
+}
+
 func (h *helper) start(o order) (pid int, err error) {
 	if o.Spec == nil || len(o.fds) != 3 {
 		return 0, errors.New("the order to start a program is not whole")
+	}
+	if o.Spec.Dir == "" {
+		if err := o.Spec.ownDir(); err != nil {
+			return 0, err
+		}
 	}
 	plan, err := json.Marshal(stage{Argv: o.Spec.Argv, Dir: o.Spec.Dir, Paths: o.Spec.Paths, Memory: o.Spec.Memory, Parent: os.Getpid()})
 	if err != nil {
