@@ -31,6 +31,7 @@ rpm rpm
 rpmlint rpmlint
 buildah buildah
 ip iproute2
+testssl testssl.sh
 '
 
 # nginx and haproxy live in sbin, which a plain user's PATH may leave out.

@@ -2,7 +2,6 @@ package scan
 
 import (
 	"bytes"
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
@@ -122,7 +121,8 @@ func (c *chainSeen) weigh() {
 			if key.Curve.Params().BitSize < 224 {
 				c.weakKeys = append(c.weakKeys, fmt.Sprintf("%s has a key on %s", called(cert), key.Curve.Params().Name))
 			}
-		case *dsa.PublicKey:
+		}
+		if cert.PublicKeyAlgorithm == x509.DSA {
 			c.weakKeys = append(c.weakKeys, called(cert)+" has a DSA key")
 		}
 		if weakHash(cert.SignatureAlgorithm) {

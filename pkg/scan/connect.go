@@ -28,7 +28,6 @@ type probe struct {
 	mu          sync.Mutex
 	address     string // that answered first, and is asked from then on
 	connections int
-	stage       int
 	seen        *observation
 }
 

@@ -29,11 +29,10 @@ type observation struct {
 	modern   []rawtls.Suite                 // accepted, of TLS 1.3
 	hellos   map[uint16]*rawtls.ServerHello // one for each accepted version
 
-	curves    []uint16 // accepted in TLS 1.2 and older
-	groups    []uint16 // accepted in TLS 1.3
-	dhBits    []int    // sizes of primes that were seen
-	sha1      *bool    // whether a TLS 1.2 handshake is signed with SHA-1; nil: not measured
-	sha1Trial bool     // there was a suite to measure it with
+	curves []uint16 // accepted in TLS 1.2 and older
+	groups []uint16 // accepted in TLS 1.3
+	dhBits []int    // sizes of primes that were seen
+	sha1   *bool    // whether a TLS 1.2 handshake is signed with SHA-1; nil: not measured
 
 	chains    [][][]byte // different certificate chains, as sent
 	requested bool       // a client certificate was asked for in some handshake
