@@ -91,6 +91,7 @@ func (a agreement) compare(t *testing.T, we, they opinion, why map[string]string
 	if want := slices.Sorted(maps.Keys(why)); !slices.Equal(slices.Sorted(slices.Values(have)), want) {
 		t.Errorf("differences\n  have %q\n  want %q\n  of %d facts of ours, %d of theirs", have, want, len(we), len(they))
 	}
+	t.Logf("%d facts of ours, %d of theirs", len(we), len(they))
 	if len(they) < 2 {
 		t.Errorf("they say next to nothing: %v", they)
 	}
