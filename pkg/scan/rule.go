@@ -82,7 +82,7 @@ func (w *world) untested(stage string) (outcome, bool) {
 	return outcome{}, false
 }
 
-// names lists suites for evidence, with the versions that take them.
+// suitesWhere lists suites for evidence, with the versions that take them.
 func (w *world) suitesWhere(is func(rawtls.Suite) bool) (evidence []string) {
 	versions := map[string][]string{}
 	var order []string

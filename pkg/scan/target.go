@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // StartTLS is the protocol in which a server is asked to begin TLS.
@@ -70,7 +71,7 @@ func (t Target) validate() error {
 	switch {
 	case t.Host == "":
 		return fmt.Errorf("the target has no host")
-	case strings.ContainsAny(t.Host, " \t\r\n/\\@?#%\x00"):
+	case !isHost(t.Host):
 		return fmt.Errorf("%q is not a host name", t.Host)
 	case t.Port < 0 || t.Port > 65535:
 		return fmt.Errorf("%d is not a port", t.Port)
@@ -78,6 +79,17 @@ func (t Target) validate() error {
 		return fmt.Errorf("starttls is %q, not smtp or postgres", t.StartTLS)
 	}
 	return nil
+}
+
+// isHost reports whether text can be a host: an address, or a name of letters,
+// digits and what else occurs in names.
+func isHost(text string) bool {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Zone() == ""
+	}
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._", r)
+	})
 }
 
 func (t Target) port() int {

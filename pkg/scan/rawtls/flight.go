@@ -21,15 +21,14 @@ const (
 
 // Handshake message types.
 const (
-	typeClientHello         = 1
-	typeServerHello         = 2
-	typeNewSessionTicket    = 4
-	typeEncryptedExtensions = 8
-	typeCertificate         = 11
-	typeServerKeyExchange   = 12
-	typeCertificateRequest  = 13
-	typeServerHelloDone     = 14
-	typeFinished            = 20
+	typeClientHello        = 1
+	typeServerHello        = 2
+	typeNewSessionTicket   = 4
+	typeCertificate        = 11
+	typeServerKeyExchange  = 12
+	typeCertificateRequest = 13
+	typeServerHelloDone    = 14
+	typeFinished           = 20
 )
 
 // maxMessage bounds a handshake message. Chains of certificates are the long
@@ -53,7 +52,6 @@ type Flight struct {
 	KeyExchange  *KeyExchange
 	Request      *CertificateRequest // nil: no client certificate is wanted
 	Tickets      []Ticket
-	ALPN         string
 
 	Alert  *Alert // the last one
 	Closed bool   // the connection ended before the flight did
@@ -200,8 +198,6 @@ func (f *Flight) message(kind uint8, body []byte) error {
 		f.KeyExchange = readKeyExchange(s, LookupSuite(f.Hello.Suite).kx, f.Hello.Version)
 	case typeCertificateRequest:
 		f.Request = readCertificateRequest(s, f.Hello.Version)
-	case typeEncryptedExtensions:
-		f.ALPN = readALPN(s)
 	case typeNewSessionTicket:
 		if t, ok := readTicket(s, modern); ok {
 			f.Tickets = append(f.Tickets, t)
@@ -280,21 +276,6 @@ func readCertificateRequest(s cryptobyte.String, version uint16) *CertificateReq
 		r.Authorities++
 	}
 	return r
-}
-
-func readALPN(s cryptobyte.String) string {
-	var extensions cryptobyte.String
-	s.ReadUint16LengthPrefixed(&extensions)
-	for {
-		var id uint16
-		var body, list, name cryptobyte.String
-		if !extensions.ReadUint16(&id) || !extensions.ReadUint16LengthPrefixed(&body) {
-			return ""
-		}
-		if id == extALPN && body.ReadUint16LengthPrefixed(&list) && list.ReadUint8LengthPrefixed(&name) {
-			return string(name)
-		}
-	}
 }
 
 func readTicket(s cryptobyte.String, modern bool) (t Ticket, ok bool) {

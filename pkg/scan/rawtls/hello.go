@@ -13,9 +13,7 @@ const (
 	extPointFormats      = 11
 	extSignatures        = 13
 	extHeartbeat         = 15
-	extALPN              = 16
 	extMasterSecret      = 23
-	extSessionTicket     = 35
 	extEarlyData         = 42
 	extSupportedVersions = 43
 	extKeyShare          = 51
@@ -34,9 +32,7 @@ type Hello struct {
 	Signatures  []uint16
 	KeyShares   map[uint16][]byte // with TLS 1.3; empty: ask the server which group it wants
 	SessionID   []byte
-	Ticket      bool // ask for a session ticket
 	Heartbeat   bool
-	ALPN        []string
 }
 
 // Signatures are the schemes that a probe offers when it has no opinion: the
@@ -104,20 +100,8 @@ func (h *Hello) extensions(b *cryptobyte.Builder) {
 	if len(h.Signatures) > 0 {
 		add(extSignatures, func(b *cryptobyte.Builder) { b.AddUint16LengthPrefixed(list16(h.Signatures)) })
 	}
-	if h.Ticket {
-		add(extSessionTicket, empty)
-	}
 	if h.Heartbeat {
 		add(extHeartbeat, func(b *cryptobyte.Builder) { b.AddUint8(1) })
-	}
-	if len(h.ALPN) > 0 {
-		add(extALPN, func(b *cryptobyte.Builder) {
-			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-				for _, p := range h.ALPN {
-					b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(p)) })
-				}
-			})
-		})
 	}
 	if len(h.Versions) > 0 {
 		add(extSupportedVersions, func(b *cryptobyte.Builder) { b.AddUint8LengthPrefixed(list16(h.Versions)) })

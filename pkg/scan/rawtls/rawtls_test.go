@@ -170,7 +170,7 @@ func TestAskReadsAnswers(t *testing.T) {
 		}
 		return f
 	}
-	f := ask(&Hello{Version: TLS12, Suites: LegacySuites()[:96], Groups: EveryGroup(), Signatures: Signatures(), ServerName: "a.test", ALPN: []string{"h2"}})
+	f := ask(&Hello{Version: TLS12, Suites: LegacySuites()[:96], Groups: EveryGroup(), Signatures: Signatures(), ServerName: "a.test"})
 	if f.Hello == nil || f.Hello.Version != TLS12 || !f.Done || len(f.Certificates) != 1 || f.KeyExchange == nil || f.KeyExchange.Group == 0 ||
 		!f.Hello.ExtendedMasterSecret || !f.Hello.RenegotiationInfo || f.Hello.Sentinel() != TLS13 {
 		t.Errorf("TLS 1.2: %+v %+v %+v", f, f.Hello, f.KeyExchange)
