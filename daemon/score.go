@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/score"
@@ -78,7 +78,7 @@ func (s *scores) take(r *score.Report, own score.Facts) ([]score.Alarm, error) {
 	if s.sent != nil && sameResults(s.sent, r) && r.At.Sub(s.sent.At) < factsEvery {
 		return alarms, nil
 	}
-	facts, err := asStruct(own)
+	facts, err := hub.Struct(own)
 	if err == nil {
 		s.due, s.sent = facts, r
 	}
@@ -105,7 +105,7 @@ func (s *scores) asked(own score.Facts, now time.Time) error {
 	if s.due != nil || now.Sub(s.exchanged) < factsAsked {
 		return nil
 	}
-	facts, err := asStruct(own)
+	facts, err := hub.Struct(own)
 	if err == nil {
 		s.due = facts
 	}
@@ -222,16 +222,6 @@ func (a *api) GetScore(ctx context.Context, _ *controlv1.GetScoreRequest) (*cont
 	if err := a.d.scores.asked(own, a.d.now()); err != nil {
 		return nil, err
 	}
-	report, err := asStruct(r)
+	report, err := hub.Struct(r)
 	return &controlv1.GetScoreResponse{Report: report}, err
-}
-
-// asStruct writes a value as a message that holds any JSON object.
-func asStruct(v any) (*structpb.Struct, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	s := new(structpb.Struct)
-	return s, s.UnmarshalJSON(raw)
 }

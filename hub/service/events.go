@@ -99,7 +99,7 @@ func (s *Service) answerFacts(ctx context.Context, actor Actor, r *hubv1.ReportE
 		}
 		known = append(known, own)
 	}
-	if out.Facts, err = asStruct(score.Merge(known...)); err != nil {
+	if out.Facts, err = hub.Struct(score.Merge(known...)); err != nil {
 		return err
 	}
 	c, err := s.canary(ctx)

@@ -358,7 +358,7 @@ func (s *Service) serviceScore(ctx context.Context, service string, since time.T
 		return nil, err
 	}
 	out := &hubv1.GetScoreResponse{NodeId: j.nodeID, Silent: j.silent}
-	if out.Report, err = asStruct(j.report); err != nil || since.IsZero() {
+	if out.Report, err = hub.Struct(j.report); err != nil || since.IsZero() {
 		return out, err
 	}
 	then, err := s.store.ScoreAt(ctx, service, since)
@@ -373,7 +373,7 @@ func (s *Service) serviceScore(ctx context.Context, service string, since time.T
 	if err != nil {
 		return nil, err
 	}
-	out.Difference, err = asStruct(d)
+	out.Difference, err = hub.Struct(d)
 	return out, err
 }
 
@@ -398,7 +398,7 @@ func (s *Service) fleetScore(ctx context.Context, actor Actor) (*hubv1.GetScoreR
 		return nil, err
 	}
 	out := &hubv1.GetScoreResponse{}
-	out.Fleet, err = asStruct(f)
+	out.Fleet, err = hub.Struct(f)
 	return out, err
 }
 
@@ -422,14 +422,4 @@ func (s *Service) ListScores(ctx context.Context, r *hubv1.ListScoresRequest) (*
 		out.Changes = append(out.Changes, m)
 	}
 	return out, nil
-}
-
-// asStruct writes a value as a message that holds any JSON object.
-func asStruct(v any) (*structpb.Struct, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	m := new(structpb.Struct)
-	return m, m.UnmarshalJSON(raw)
 }

@@ -4,9 +4,11 @@ package hub
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
@@ -90,3 +92,13 @@ const NodeHeader = "Tlsmcp-Node"
 // JoinTokenFile is where, in the directory "hub" of a sidecar's state, `tlsmcp
 // hub join` leaves the token for the sidecar to enrol with.
 const JoinTokenFile = "join-token"
+
+// Struct writes a value as a message that holds any JSON object.
+func Struct(v any) (*structpb.Struct, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	m := new(structpb.Struct)
+	return m, m.UnmarshalJSON(raw)
+}
