@@ -111,7 +111,7 @@ func (tr *translation) call() {
 	if suspended, err := tr.send(); suspended {
 		return
 	} else if err != nil {
-		tr.x.unanswered(err)
+		tr.x.unanswered(tr.ended(err))
 		return
 	}
 	for {
@@ -131,7 +131,7 @@ func (tr *translation) call() {
 			tr.begin()
 			continue
 		case !ok:
-			tr.x.unanswered(errServerEnded)
+			tr.x.unanswered(tr.ended(errServerEnded))
 			return
 		case item.message == nil:
 			continue
@@ -140,6 +140,15 @@ func (tr *translation) call() {
 			return
 		}
 	}
+}
+
+// ended is why the server does not answer: trust, if that ended the session, else
+// what was seen of it.
+func (tr *translation) ended(seen error) error {
+	if cause := context.Cause(tr.l.s.ctx); asCut(cause) != nil {
+		return cause
+	}
+	return seen
 }
 
 // concat joins parts of JSON.

@@ -228,5 +228,9 @@ func TestModernStdio(t *testing.T) {
 		if r := w.lastCall("tools/call"); r.Outcome != event.CallCut {
 			t.Errorf("record %+v", r)
 		}
+		// One that comes in the moment before its connection ends is told the same.
+		if _, got := c.ask("11", "tools/call", `"name":"read"`); !strings.Contains(got, `"revoked"`) {
+			t.Errorf("afterwards: %s", got)
+		}
 	})
 }

@@ -242,8 +242,13 @@ func unsupported(m *jsonrpc.Message) []byte {
 	return jsonrpc.AppendError(nil, m.ID, jsonrpc.CodeUnsupportedVersion, "Unsupported protocol version", data)
 }
 
-// notStarted answers when no server could be started.
+// notStarted answers when no server could be started, or the agent may not be in
+// any more by the time that it was.
 func (x *exchange) notStarted(err error) {
+	if asCut(err) != nil {
+		x.fail(err)
+		return
+	}
 	r := refuse(event.MCPServerGone, jsonrpc.CodeUnavailable, http.StatusOK, "%s", event.MCPServerGone.Sentence())
 	if errors.Is(err, errTooManyChildren) || errors.Is(err, errTooMany) {
 		r = refuse(event.MCPTooMany, jsonrpc.CodeUnavailable, http.StatusOK, "%s", event.MCPTooMany.Sentence())
