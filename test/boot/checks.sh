@@ -243,10 +243,13 @@ rule "up again" apt upgrade
 # --- sockets of systemd's
 systemctl disable --now -q tlsmcpd@pay
 systemctl stop tlsmcpd
-rule "the socket units start" systemctl start tlsmcpd.socket tlsmcpd-admin.socket
+rule "the socket units start" systemctl start tlsmcpd.socket tlsmcpd-admin.socket tlsmcpd-control.socket
 rule "a call starts the daemon" soon call web
 rule "metrics come by a socket too" ready
-systemctl stop tlsmcpd.socket tlsmcpd-admin.socket tlsmcpd.service
+rule "and the control API" as alice tlsmcp status
+systemctl stop tlsmcpd
+rule "the control socket outlives the daemon, and its caller starts it" soon as alice tlsmcp status
+systemctl stop tlsmcpd.socket tlsmcpd-admin.socket tlsmcpd-control.socket tlsmcpd.service
 systemctl start tlsmcpd
 
 # --- a secret by systemd
