@@ -74,6 +74,7 @@ func For(cfg *config.Config) *Sandbox {
 			s.sock = append(s.sock, homes(path)...)
 		}
 	}
+	s.sock = append(s.sock, homes(cfg.MCPGateway.ChildSocket)...)
 	s.sock = append(s.sock, homes(os.Getenv("NOTIFY_SOCKET"))...)
 	for _, list := range []*[]string{&s.read, &s.write, &s.sock} {
 		*list = tidy(*list)
