@@ -223,6 +223,17 @@ func TestScoreTrendComparesWithADayAgo(t *testing.T) {
 	}
 }
 
+func TestScoresSeenHereCountBesideTheHubs(t *testing.T) {
+	s := newStore()
+	first := report()
+	first.Score, first.At = 70, noon().Add(-time.Hour)
+	s.setScore(&Scored{Report: first})
+	s.setScore(&Scored{Report: report(), History: []Point{{noon().Add(-time.Second), 86}}}) // the Hub began to keep them just now
+	if d, known := s.change(noon()); !known || d != 16 {
+		t.Errorf("the change is %d, %v", d, known)
+	}
+}
+
 func TestExportRules(t *testing.T) {
 	s := sheet{name: "x", head: []string{"a", "b"}, rows: [][]string{{"=1+1", "two\x1b[31m"}}}
 	dir := t.TempDir()

@@ -92,6 +92,8 @@ const (
 	mostConnections = 20_000
 	// logSpan is how far back the log screen begins.
 	logSpan = 7 * 24 * time.Hour
+	// historySpan is how far back the score's history goes.
+	historySpan = 7 * 24 * time.Hour
 )
 
 // daemon is a sidecar, and its Hub in the person's own name.
@@ -153,6 +155,7 @@ func (d *daemon) Load(ctx context.Context, t Topic) (any, error) {
 	return nil, fmt.Errorf("there is no topic %d", t)
 }
 
+// withHub asks the Hub something, in the person's own name.
 func withHub[T any](ctx context.Context, d *daemon, ask func(context.Context, *hubclient.Client) (T, error)) (T, error) {
 	h, err := d.hub(ctx)
 	if err != nil {
@@ -255,6 +258,15 @@ func (d *daemon) score(ctx context.Context) (*Scored, error) {
 	if err := json.Unmarshal(raw, s.Report); err != nil {
 		return nil, fmt.Errorf("read the score's report: %w", err)
 	}
+	// A Hub that is away, or knows of none, leaves what this console has seen.
+	s.History, _ = withHub(ctx, d, func(ctx context.Context, h *hubclient.Client) ([]Point, error) {
+		found, err := h.ListScores(ctx, &hubv1.ListScoresRequest{ServiceId: s.Report.Service, After: timestamppb.New(d.now().Add(-historySpan)), PageSize: 500})
+		var points []Point
+		for _, c := range slices.Backward(found.GetChanges()) { // it comes newest first
+			points = append(points, Point{c.GetAt().AsTime(), int(c.GetScore())})
+		}
+		return points, err
+	})
 	return s, nil
 }
 

@@ -34,8 +34,7 @@ type store struct {
 	seen       map[string]time.Time // when a certificate came last, by serial
 
 	feed   feed
-	last   uint64    // sequence number of the last event
-	life   time.Time // when the daemon started
+	last   uint64 // sequence number of the last event
 	errs   [topics]*controlclient.Trouble
 	loaded [topics]time.Time // zero: not yet
 	asked  [topics]time.Time
@@ -190,17 +189,14 @@ func (s *store) setScore(sc *Scored) {
 	s.trend = s.trend[max(0, len(s.trend)-mostTrend):]
 }
 
-// points are the scores of before: the Hub's, then what was seen here.
+// points are the scores of before, oldest first: those that the Hub kept, and
+// those that were seen here.
 func (s *store) points() []Point {
 	if s.scored == nil {
 		return nil
 	}
-	all := slices.Clone(s.scored.History)
-	for _, p := range s.trend {
-		if len(all) == 0 || p.At.After(all[len(all)-1].At) {
-			all = append(all, p)
-		}
-	}
+	all := slices.Concat(s.scored.History, s.trend)
+	slices.SortStableFunc(all, func(a, b Point) int { return a.At.Compare(b.At) })
 	return all
 }
 

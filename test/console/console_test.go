@@ -97,15 +97,16 @@ func (p *person) daemonDiesAndComesBack(s *stage.Stage, web *stage.Client) {
 }
 
 // TestTheScoreFollowsWhatIsChangedInTheConsole changes the policy by a form of
-// the palette: everybody may call. That costs points, and shows.
+// the palette: everybody may call. That costs points, and shows. (What the sidecar
+// measures of itself comes in by and by, so the number alone would say little.)
 func TestTheScoreFollowsWhatIsChangedInTheConsole(t *testing.T) {
 	s := play(t, nil, "web")
 	p := sit(t, 140, 40, s.Socket, "")
-	before := -1
 	p.sees("/100", "1 Overview")
-	if before = scoreOn(p.screen()); before < 0 {
-		t.Fatal("there is no score")
-	}
+	p.press("5", "/")
+	p.types("M2")
+	p.press("Enter")
+	p.sees("✓ pass    M2", "default deny")
 	p.press(":")
 	p.types("hub policy set")
 	p.press("Enter")
@@ -118,16 +119,14 @@ func TestTheScoreFollowsWhatIsChangedInTheConsole(t *testing.T) {
 	p.sees("< yes >")
 	p.press("C-s")
 	p.sees("policy of edge-01 is at version")
-	p.press("Escape", "5")
 	if !eventually(func() bool {
 		p.press("r")
 		time.Sleep(time.Second)
-		now := scoreOn(p.screen())
-		return now >= 0 && now < before
+		text := p.screen()
+		return strings.Contains(text, "× fail    M2") && strings.Contains(text, "anybody with a certificate is let in")
 	}) {
-		t.Fatalf("the score was %d and is no lower", before)
+		t.Fatal("the score does not notice that everybody may call")
 	}
-	p.sees("× fail", "M2")
 }
 
 func TestAViewerMayLookAndIsToldWhyNot(t *testing.T) {
@@ -259,5 +258,60 @@ func TestTheViewIsExportedAndACertificateIssued(t *testing.T) {
 	}
 	if raw, err := os.ReadFile(files[0]); err != nil || !strings.Contains(string(raw), ",reports,client,") {
 		t.Errorf("the file holds %q, %v", raw, err)
+	}
+}
+
+// TestRenewCloseRevokeANameAndLiftIt is the rest of what changes something, by
+// keys and by the palette's forms.
+func TestRenewCloseRevokeANameAndLiftIt(t *testing.T) {
+	s := play(t, nil, "web")
+	web := issue(t, s, "client", "web")
+	conn, err := web.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	dir := t.TempDir()
+	p := sit(t, 110, 32, s.Socket, "cd "+dir+" &&")
+	p.sees("web", "live")
+	p.press("2", "/")
+	p.types("web")
+	p.press("Enter")
+	p.sees("/web  1 of")
+	p.press("r")
+	p.sees("now")
+	p.press("c")
+	p.sees("Close 1 connection", "x keeps it out")
+	p.press("y")
+	p.sees("1 connection closed")
+	if err := stage.Call(conn); err == nil {
+		t.Error("the connection lives on")
+	}
+	p.press("n")
+	p.sees("Renew web")
+	p.press("C-s")
+	p.sees("client certificate of web issued", "web.key")
+	p.press("Escape")
+	p.sees("/web  2 of")
+
+	p.press(":")
+	p.types("cert revoke")
+	p.press("Enter")
+	p.sees("or a name with all its certificates", "reason")
+	p.press("Down", "Down")
+	p.types("web")
+	p.press("C-s")
+	p.sees("2 certificates revoked: applied by 1 of 1")
+	if err := web.Visit(); err == nil {
+		t.Error("a client of a revoked service was let in")
+	}
+	p.press(":")
+	p.types("cert lift")
+	p.press("Enter", "Down")
+	p.types("web")
+	p.press("C-s")
+	p.sees("service web may be used again")
+	if err := issue(t, s, "client", "web").Visit(); err != nil {
+		t.Errorf("with a new certificate after the lift: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -108,18 +107,18 @@ type process struct {
 	pid string
 }
 
-// pidOf finds the console of a terminal: the child of its shell.
+// process finds the console of a terminal: the child of its shell.
 func (p *person) process() process {
 	p.t.Helper()
 	shell, err := p.Ask("#{pane_pid}")
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	out, err := exec.Command("ps", "--ppid", shell, "-o", "pid=").Output()
-	if err != nil {
-		p.t.Fatalf("the console is not there: %v", err)
+	children, err := os.ReadFile("/proc/" + shell + "/task/" + shell + "/children")
+	if err != nil || len(strings.Fields(string(children))) != 1 {
+		p.t.Fatalf("the console is not there: %q, %v", children, err)
 	}
-	return process{p.t, strings.TrimSpace(string(out))}
+	return process{p.t, strings.TrimSpace(string(children))}
 }
 
 // cpu is the processor time so far.

@@ -3,7 +3,6 @@ package console
 import (
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,18 +124,4 @@ func issue(t *testing.T, s *stage.Stage, typ, service string) *stage.Client {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// scoreOn reads the score off the screen; -1: it is not there.
-func scoreOn(screen string) int {
-	before, _, ok := strings.Cut(screen, "/100")
-	if !ok {
-		return -1
-	}
-	words := strings.Fields(before)
-	n, err := strconv.Atoi(words[len(words)-1])
-	if err != nil {
-		return -1
-	}
-	return n
 }
