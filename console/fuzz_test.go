@@ -176,8 +176,8 @@ func BenchmarkRebuild(b *testing.B) {
 }
 
 // TestViewKeepsUp is the short form of BenchmarkView: a tenth of a second of 5,000
-// events a second is drawn in much less than that, also on a machine that does
-// other things.
+// events a second is drawn in less than that, also under the race detector and on a
+// machine that does other things.
 func TestViewKeepsUp(t *testing.T) {
 	w := newWorld()
 	w.data[TopicCertificates] = many(10_000)
@@ -189,7 +189,7 @@ func TestViewKeepsUp(t *testing.T) {
 		m.Update(batch{session: 1, events: hundred(uint64(i) * 500)})
 		_ = m.View()
 	}
-	if took := time.Since(started) / rounds; took > 50*time.Millisecond {
+	if took := time.Since(started) / rounds; took > pace {
 		t.Errorf("a picture of 10,000 certificates and 500 events takes %s", took)
 	}
 }
