@@ -36,7 +36,7 @@ func TestThePage(t *testing.T) {
 	c := r.Counters("b_total", "Two\nlines, and a \\.", "reason", "who")
 	c.With("x", "a\"b\\c\nd").Add(2)
 	c.With("w", "\xff").Inc()
-	if c.With("w", "\xff") != c.With("w", "\xff") || c.Sum() != 3 {
+	if c.Sum() != 3 {
 		t.Errorf("the sum is %d", c.Sum())
 	}
 	r.Counter("a_total", "A.").Inc()
