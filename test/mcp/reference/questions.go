@@ -49,7 +49,6 @@ type question struct {
 	ask  *server.InputRequestBuilder
 	// answer is called with what was answered; nil when something is missing.
 	answer func(mcp.CallToolParams) *mcp.CallToolResult
-	option mcp.ToolOption
 }
 
 func elicits(name, key string, p mcp.ElicitationParams) question {
