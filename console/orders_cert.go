@@ -3,11 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -93,32 +89,6 @@ func (d *daemon) lift(ctx context.Context, a Args) (Outcome, error) {
 	})
 }
 
-// pair is where a certificate and its key are written.
-type pair struct{ cert, key, root string }
-
-func pairIn(dir, service string) pair {
-	dir = cmp.Or(dir, ".")
-	return pair{filepath.Join(dir, service+".crt"), filepath.Join(dir, service+".key"), filepath.Join(dir, "ca.crt")}
-}
-
-// free refuses to write over what is there.
-func (p pair) free() error {
-	for _, f := range []string{p.cert, p.key} {
-		if _, err := os.Lstat(f); !errors.Is(err, fs.ErrNotExist) {
-			return &Problem{f + " is there already", "name another directory"}
-		}
-	}
-	return nil
-}
-
-func (p pair) write(key []byte, chain, roots string) error {
-	if err := os.MkdirAll(filepath.Dir(p.cert), 0o755); err != nil {
-		return err
-	}
-	return errors.Join(pki.WriteFileAtomic(p.key, key, 0o600), pki.WriteFileAtomic(p.cert, []byte(chain), 0o644),
-		pki.WriteFileAtomic(p.root, []byte(roots), 0o644))
-}
-
 // issue makes a key here, and has the Hub sign a certificate for it.
 func (d *daemon) issue(ctx context.Context, a Args) (Outcome, error) {
 	if err := a.require("service"); err != nil {
@@ -143,8 +113,11 @@ func (d *daemon) sign(ctx context.Context, a Args, name string, hosts []string, 
 	if strings.ContainsAny(name, `/\`) || name == "." || name == ".." {
 		return Outcome{}, &Problem{fmt.Sprintf("%q cannot be a file's name", name), "use tlsmcp cert issue --csr"}
 	}
-	files := pairIn(a["out"], name)
-	if err := files.free(); err != nil {
+	files := pki.FilesIn(cmp.Or(a["out"], "."), name)
+	if taken := files.Taken(); taken != "" {
+		return Outcome{}, &Problem{taken + " is there already", "name another directory"}
+	}
+	if err := files.Prepare(); err != nil {
 		return Outcome{}, err
 	}
 	key, csr, err := pki.NewRequest(name, hosts...)
@@ -164,13 +137,13 @@ func (d *daemon) sign(ctx context.Context, a Args, name string, hosts []string, 
 		if err != nil {
 			return Outcome{}, err
 		}
-		if err := files.write(keyPEM, c.GetChain(), trust.GetRoots()); err != nil {
+		if err := files.Write(keyPEM, c.GetChain(), trust.GetRoots()); err != nil {
 			return Outcome{}, err
 		}
 		return Outcome{
 			Text: fmt.Sprintf("%s certificate of %s issued", c.GetType(), c.GetServiceId()),
 			Lines: []string{"identity  " + c.GetIdentity(), "id        " + c.GetId(), "until     " + c.GetNotAfter().AsTime().Local().Format(time.DateTime),
-				"chain     " + files.cert, "key       " + files.key, "root      " + files.root},
+				"chain     " + files.Cert, "key       " + files.Key, "root      " + files.Root},
 			Reload: []Topic{TopicCertificates},
 		}, nil
 	})

@@ -5,13 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,41 +39,20 @@ printed.`,
 			if csrFile != "" {
 				return issueForCSR(cmd, s, h, r, csrFile)
 			}
-			files := pairFiles{filepath.Join(out, r.GetServiceId()+".crt"), filepath.Join(out, r.GetServiceId()+".key")}
-			if !force {
-				for _, f := range []string{files.cert, files.key} {
-					if _, err := os.Lstat(f); !errors.Is(err, fs.ErrNotExist) {
-						return &failure{exitUsage, fmt.Errorf("%s is there already", f), "use another --out, or --force to replace it"}
-					}
-				}
+			files := pki.FilesIn(out, r.GetServiceId())
+			if taken := files.Taken(); taken != "" && !force {
+				return &failure{exitUsage, fmt.Errorf("%s is there already", taken), "use another --out, or --force to replace it"}
 			}
-			key, csr, err := pki.NewRequest(r.GetServiceId(), hosts...)
+			if err := files.Prepare(); err != nil {
+				return &failure{exitUsage, err, "--out names a directory that can be written"}
+			}
+			c, err := issueFiles(cmd.Context(), h, r, files, hosts)
 			if err != nil {
-				return err
-			}
-			r.Csr = string(csr)
-			c, err := call(cmd.Context(), h, (*hubclient.Client).IssueCertificate, r)
-			if err != nil {
-				return err
-			}
-			keyPEM, err := pki.EncodeKey(key)
-			if err != nil {
-				return err
-			}
-			if err := os.MkdirAll(out, 0o755); err != nil {
-				return err
-			}
-			trust, err := call(cmd.Context(), h, (*hubclient.Client).GetTrust, &hubv1.GetTrustRequest{})
-			if err != nil {
-				return err
-			}
-			root := filepath.Join(out, "ca.crt")
-			if err := errors.Join(files.write(keyPEM, c.GetChain()), pki.WriteFileAtomic(root, []byte(trust.GetRoots()), 0o644)); err != nil {
 				return err
 			}
 			return h.print(s, c, func() error {
 				_, err := fmt.Fprintf(s.out, "%s certificate of %s, good for %s\n  identity  %s\n  id        %s\n  chain     %s\n  key       %s\n  root      %s\n",
-					c.GetType(), c.GetServiceId(), left(c.GetNotAfter()), c.GetIdentity(), c.GetId(), files.cert, files.key, root)
+					c.GetType(), c.GetServiceId(), left(c.GetNotAfter()), c.GetIdentity(), c.GetId(), files.Cert, files.Key, files.Root)
 				return err
 			})
 		}}
@@ -107,20 +83,33 @@ func issueForCSR(cmd *cobra.Command, s stdio, h *hubConn, r *hubv1.IssueCertific
 	})
 }
 
-// pairFiles are the files of a certificate and its key.
-type pairFiles struct{ cert, key string }
-
-// write replaces both. Who watches them sees a pair that does not fit for a
-// moment, and waits for the second.
-func (p pairFiles) write(key []byte, chain string) error {
-	return errors.Join(pki.WriteFileAtomic(p.key, key, 0o600), pki.WriteFileAtomic(p.cert, []byte(chain), 0o644))
+// issueFiles makes a key, has the Hub sign a certificate for it, and writes both.
+func issueFiles(ctx context.Context, h *hubConn, r *hubv1.IssueCertificateRequest, files pki.Files, hosts []string) (*hubv1.Certificate, error) {
+	key, csr, err := pki.NewRequest(r.GetServiceId(), hosts...)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := pki.EncodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	trust, err := call(ctx, h, (*hubclient.Client).GetTrust, &hubv1.GetTrustRequest{})
+	if err != nil {
+		return nil, err
+	}
+	r.Csr = string(csr)
+	c, err := call(ctx, h, (*hubclient.Client).IssueCertificate, r)
+	if err != nil {
+		return nil, err
+	}
+	return c, files.Write(keyPEM, c.GetChain(), trust.GetRoots())
 }
 
 // renewal is `tlsmcp cert renew`.
 type renewal struct {
 	s     stdio
 	h     *hubConn
-	files pairFiles
+	files pki.Files
 	ttl   string
 	watch bool
 	exec  string
@@ -135,7 +124,7 @@ left, tries again until it works, and runs --exec after each.`,
 		Example: `  tlsmcp cert renew --cert web.crt --key web.key --watch --exec 'systemctl reload nginx'`,
 		Args:    atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if v.files.cert == "" || v.files.key == "" {
+			if v.files.Cert == "" || v.files.Key == "" {
 				return usageError(cmd, "--cert and --key name the files to renew")
 			}
 			if v.watch {
@@ -145,8 +134,8 @@ left, tries again until it works, and runs --exec after each.`,
 			return err
 		}}
 	f := cmd.Flags()
-	f.StringVar(&v.files.cert, "cert", "", "file of the chain")
-	f.StringVar(&v.files.key, "key", "", "file of the private key")
+	f.StringVar(&v.files.Cert, "cert", "", "file of the chain")
+	f.StringVar(&v.files.Key, "key", "", "file of the private key")
 	f.StringVar(&v.ttl, "ttl", "", "how long the new one is good (default: the policy's)")
 	f.BoolVar(&v.watch, "watch", false, "keep the files fresh until stopped")
 	f.StringVar(&v.exec, "exec", "", "command to run after each renewal, by sh -c")
@@ -154,7 +143,7 @@ left, tries again until it works, and runs --exec after each.`,
 }
 
 func (v *renewal) leaf() (*x509.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(v.files.cert, v.files.key)
+	pair, err := tls.LoadX509KeyPair(v.files.Cert, v.files.Key)
 	if err != nil {
 		return nil, &failure{exitUsage, err, "--cert and --key name a pair that tlsmcp cert issue wrote"}
 	}
@@ -178,11 +167,11 @@ func (v *renewal) once(ctx context.Context) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := v.files.write(keyPEM, c.GetChain()); err != nil {
+	if err := v.files.Write(keyPEM, c.GetChain(), ""); err != nil {
 		return nil, err
 	}
 	err = v.h.print(v.s, c, func() error {
-		_, err := fmt.Fprintf(v.s.out, "%s renewed, good for %s (id %s)\n", v.files.cert, left(c.GetNotAfter()), c.GetId())
+		_, err := fmt.Fprintf(v.s.out, "%s renewed, good for %s (id %s)\n", v.files.Cert, left(c.GetNotAfter()), c.GetId())
 		return err
 	})
 	if err != nil {

@@ -136,7 +136,7 @@ func (q *quick) issue(ctx context.Context, file, typ, service string) error {
 		return fmt.Errorf("the certificate of %s: %w", file, err)
 	}
 	q.clients[file] = &quickClient{c.GetId(), pair}
-	return pairFiles{q.file(file + ".crt"), q.file(file + ".key")}.write(keyPEM, c.GetChain())
+	return pki.Files{Cert: q.file(file + ".crt"), Key: q.file(file + ".key")}.Write(keyPEM, c.GetChain(), "")
 }
 
 // sidecar is a tlsmcpd of a quickstart. Its files begin with its name.

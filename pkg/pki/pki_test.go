@@ -310,3 +310,31 @@ func FuzzParseKey(f *testing.F) {
 		}
 	})
 }
+
+func TestFilesOfAPair(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
+	f := FilesIn(dir, "web")
+	if got := f.Taken(); got != "" {
+		t.Errorf("nothing is there, and %s is taken", got)
+	}
+	if err := f.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("preparing leaves %v (%v)", left, err)
+	}
+	if err := f.Write([]byte("key"), "chain", "root"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{"web.key": 0o600, "web.crt": 0o644, "ca.crt": 0o644} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if got := f.Taken(); got != f.Cert {
+		t.Errorf("taken is %q", got)
+	}
+	if err := FilesIn(filepath.Join(dir, "web.key"), "web").Prepare(); err == nil {
+		t.Error("a file was taken for a directory")
+	}
+}
