@@ -117,7 +117,9 @@ func (d *daemon) sign(ctx context.Context, a Args, name string, hosts []string, 
 	if taken := files.Taken(); taken != "" {
 		return Outcome{}, &Problem{taken + " is there already", "name another directory"}
 	}
-	if err := files.Prepare(); err != nil {
+	undo, err := files.Prepare()
+	defer undo()
+	if err != nil {
 		return Outcome{}, err
 	}
 	key, csr, err := pki.NewRequest(name, hosts...)

@@ -43,7 +43,9 @@ printed.`,
 			if taken := files.Taken(); taken != "" && !force {
 				return &failure{exitUsage, fmt.Errorf("%s is there already", taken), "use another --out, or --force to replace it"}
 			}
-			if err := files.Prepare(); err != nil {
+			undo, err := files.Prepare()
+			defer undo()
+			if err != nil {
 				return &failure{exitUsage, err, "--out names a directory that can be written"}
 			}
 			c, err := issueFiles(cmd.Context(), h, r, files, hosts)

@@ -89,6 +89,9 @@ func (p *statusPage) facts() []string {
 	st := p.st
 	p.row("listens", "%s  mTLS %s", strings.Join(st.GetListeners(), " "), p.mode(st.GetMode()))
 	p.row("backend", "%s", st.GetBackend())
+	if m := st.GetFips(); m != "" {
+		p.row("crypto", "FIPS 140-3 mode, %s: AES-GCM, NIST curves and ML-KEM hybrids only", p.paint.good("uses validated module "+m))
+	}
 	p.certificate()
 	p.hub()
 	p.trust()

@@ -145,14 +145,11 @@ func (h *History) Connection(at time.Time, mtls, hybrid bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dirty = true
-	i := len(h.kept.Hours) - 1
-	if i < 0 || h.kept.Hours[i].At < n {
+	if i := len(h.kept.Hours) - 1; i < 0 || h.kept.Hours[i].At < n {
 		h.kept.Hours = append(h.kept.Hours, hour{At: n})
-		i++
 		h.forget(at)
-		i = len(h.kept.Hours) - 1
 	}
-	last := &h.kept.Hours[i] // a clock that went back counts there too
+	last := &h.kept.Hours[len(h.kept.Hours)-1] // a clock that went back counts there too
 	last.Connections++
 	if mtls {
 		last.MTLS++

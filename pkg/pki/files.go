@@ -27,17 +27,30 @@ func (f Files) Taken() string {
 }
 
 // Prepare makes their directory, and fails when nothing can be written there: it
-// is better to know before a certificate is issued than after.
-func (f Files) Prepare() error {
+// is better to know before a certificate is issued than after. undo takes away
+// again what it made, as long as that is empty.
+func (f Files) Prepare() (undo func(), err error) {
 	dir := filepath.Dir(f.Cert)
+	var made []string // the deepest first
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
+	undo = func() {
+		for _, d := range made {
+			_ = os.Remove(d)
+		}
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return undo, err
 	}
 	probe, err := os.CreateTemp(dir, ".tlsmcp-*")
 	if err != nil {
-		return err
+		return undo, err
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	return undo, errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // Write replaces them, each whole. The key is first: who watches both sees a pair

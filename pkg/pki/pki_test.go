@@ -312,12 +312,24 @@ func FuzzParseKey(f *testing.F) {
 }
 
 func TestFilesOfAPair(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
+	base := t.TempDir()
+	dir := filepath.Join(base, "made", "on", "the", "way")
 	f := FilesIn(dir, "web")
 	if got := f.Taken(); got != "" {
 		t.Errorf("nothing is there, and %s is taken", got)
 	}
-	if err := f.Prepare(); err != nil {
+	undo, err := f.Prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	undo()
+	if _, err := os.Stat(base); err != nil {
+		t.Errorf("more is gone than was made: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(base, "made")); err == nil {
+		t.Error("what was made for nothing stays")
+	}
+	if undo, err = f.Prepare(); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -331,10 +343,11 @@ func TestFilesOfAPair(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
+	undo()
 	if got := f.Taken(); got != f.Cert {
 		t.Errorf("taken is %q", got)
 	}
-	if err := FilesIn(filepath.Join(dir, "web.key"), "web").Prepare(); err == nil {
+	if _, err := FilesIn(filepath.Join(dir, "web.key"), "web").Prepare(); err == nil {
 		t.Error("a file was taken for a directory")
 	}
 }

@@ -247,7 +247,7 @@ func TestWebSocket(t *testing.T) {
 	if got := e.str("bytes_in"); len(got) < 7 {
 		t.Errorf("the event counts %s bytes in", got)
 	}
-	if got := d.metric(`tlsmcp_requests_total{code="1xx",protocol="websocket"}`); got != 1 {
+	if got := d.metric(`tlsmcp_requests_total{protocol="websocket",code="1xx"}`); got != 1 {
 		t.Errorf("%v websocket upgrades are counted", got)
 	}
 }
