@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/test/freeport"
 )
 
 const patience = 20 * time.Second
@@ -198,11 +199,10 @@ func (w *world) agentWith(name string, leaf *pki.Leaf) *agent {
 // httpServer starts one of npm's servers that listens by itself.
 func httpServer(t *testing.T, args ...string) (addr string) {
 	t.Helper()
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
+	addr = must(freeport.Address())(t)
+	_, port, _ := net.SplitHostPort(addr)
 	cmd := exec.Command(npm.Node(), args...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port))
+	cmd.Env = append(os.Environ(), "PORT="+port)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -215,7 +215,6 @@ func httpServer(t *testing.T, args ...string) (addr string) {
 			t.Logf("the server said:\n%s", out.String())
 		}
 	})
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			_ = c.Close()

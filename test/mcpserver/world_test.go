@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cyphers.ai/tlsmcp/test/freeport"
 )
 
 const patience = 30 * time.Second
@@ -210,9 +212,7 @@ func canDial(network, address string) bool {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer l.Close()
-	return l.Addr().String()
+	return must(freeport.Address())(t)
 }
 
 // cli runs tlsmcp against the sidecar; it must do what it is told.

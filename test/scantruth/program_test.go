@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"cyphers.ai/tlsmcp/test/freeport"
 )
 
 // program is a server that is not ours.
@@ -88,12 +89,12 @@ func listening(address string, ended <-chan struct{}) bool {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }
 
 // which finds a program. One that is missing is a fault of the machine, and no

@@ -25,6 +25,7 @@ import (
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/test/freeport"
 )
 
 // patience bounds what should take milliseconds, on a machine that is busy.
@@ -112,12 +113,10 @@ func (s *Stage) startBackend() (address string, err error) {
 func (s *Stage) configure(hubSocket, backend string) error {
 	var addresses [2]string // that stay the same over a restart
 	for i := range addresses {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if addresses[i], err = freeport.Address(); err != nil {
 			return err
 		}
-		addresses[i] = l.Addr().String()
-		defer l.Close()
 	}
 	s.Addr = addresses[0]
 	quoted := make([]string, len(s.o.Viewers))
