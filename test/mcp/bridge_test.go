@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -184,6 +185,93 @@ func throughBridge(t *testing.T, w *world, fullLine, limitedLine []string) {
 		w.await(`"mcp call"`, `"identity":"full"`, `"target":"trigger-long-running-operation"`, `"outcome":"cancelled"`)
 	}
 	full.do("ping")
+}
+
+// TestBridgeToFilesystem: files are written, found and read, and the server's own
+// fence holds. Neither this server nor the next reports progress or takes long
+// enough to be cancelled; server-everything shows both.
+func TestBridgeToFilesystem(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(other+"/a.txt", []byte("not for agents"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The sandbox would let it read the other directory: the server must refuse.
+	w := start(t, stdioConfig([]string{"rw:" + dir, "ro:" + other}, npm.Server("filesystem"), dir))
+	c := newSDK(t, w.connectLine("full")...)
+	c.do("connect")
+	offers(t, c, "write_file", "read_text_file", "edit_file", "list_directory", "create_directory", "move_file", "search_files")
+	c.tool("create_directory", object{"path": dir + "/d"})
+	c.tool("write_file", object{"path": dir + "/d/a.txt", "content": "grüß dich\nsecond"})
+	if b := must(os.ReadFile(dir + "/d/a.txt"))(t); string(b) != "grüß dich\nsecond" {
+		t.Errorf("it wrote %q", b)
+	}
+	c.tool("edit_file", object{"path": dir + "/d/a.txt", "edits": []object{{"oldText": "second", "newText": "zweite"}}})
+	c.tool("move_file", object{"source": dir + "/d/a.txt", "destination": dir + "/d/b.txt"})
+	for tool, tt := range map[string]struct {
+		arguments object
+		says      string
+	}{
+		"read_text_file": {object{"path": dir + "/d/b.txt"}, "grüß dich\nzweite"},
+		"list_directory": {object{"path": dir}, "[DIR] d"},
+		"search_files":   {object{"path": dir, "pattern": "**/*.txt"}, dir + "/d/b.txt"},
+	} {
+		if got := c.tool(tool, tt.arguments); got["isError"] == true || !strings.Contains(said(got), tt.says) {
+			t.Errorf("%s: %v", tool, got)
+		}
+	}
+	got := c.tool("read_text_file", object{"path": other + "/a.txt"})
+	if got["isError"] != true || !strings.Contains(said(got), "outside allowed directories") {
+		t.Errorf("outside: %v", got)
+	}
+	w.await(`"mcp call"`, `"target":"read_text_file"`, `"outcome":"tool_error"`)
+	c.quiet(t)
+}
+
+// TestBridgeToMemory: what one session remembers is in the file for the next.
+func TestBridgeToMemory(t *testing.T) {
+	dir := t.TempDir()
+	w := start(t, stdioConfig([]string{"rw:" + dir}, npm.Server("memory"))+fmt.Sprintf("\n[backend.env]\nMEMORY_FILE_PATH = %q\n", dir+"/memory.json"))
+	first := newSDK(t, w.connectLine("full")...)
+	first.do("connect")
+	offers(t, first, "create_entities", "create_relations", "add_observations", "delete_entities", "read_graph", "search_nodes")
+	first.tool("create_entities", object{"entities": []object{
+		{"name": "Ada", "entityType": "person", "observations": []string{"counts"}},
+		{"name": "Engine", "entityType": "machine", "observations": []string{}},
+	}})
+	first.tool("create_relations", object{"relations": []object{{"from": "Ada", "to": "Engine", "relationType": "programs"}}})
+	first.tool("add_observations", object{"observations": []object{{"entityName": "Ada", "contents": []string{"writes notes"}}}})
+	first.quiet(t)
+
+	second := newSDK(t, w.connectLine("full")...)
+	second.do("connect")
+	if got := said(second.tool("read_graph", object{})); !strings.Contains(got, "writes notes") || !strings.Contains(got, "programs") {
+		t.Errorf("it remembers %q", got)
+	}
+	second.tool("delete_entities", object{"entityNames": []string{"Engine"}})
+	if got := said(first.tool("search_nodes", object{"query": "Engine"})); strings.Contains(got, "machine") {
+		t.Errorf("it did not forget: %q", got)
+	}
+	second.quiet(t)
+}
+
+// offers checks that a server lists some tools.
+func offers(t *testing.T, c *sdk, tools ...string) {
+	t.Helper()
+	all := names(c.do("listTools"), "tools", "name")
+	for _, tool := range tools {
+		if !slices.Contains(all, tool) {
+			t.Errorf("no %s among %q", tool, all)
+		}
+	}
+}
+
+// quiet checks that no call reported progress, though each one asked for it, and
+// that nothing went wrong on the way.
+func (c *sdk) quiet(t *testing.T) {
+	t.Helper()
+	if n := c.Heard(`"progress"`) + c.Heard(`"fault"`); n > 0 {
+		t.Errorf("%d reports of progress or faults", n)
+	}
 }
 
 func (c *sdk) awaitHeard(words ...string) {
