@@ -310,9 +310,13 @@ func (x *exchange) relayEvents(body io.Reader, f *flow) {
 		_ = out.write(mcpwire.AppendMessage(nil, answer))
 	}
 	err := f.events(body, out)
-	switch {
-	case x.r.Context().Err() != nil || out.failed():
+	switch why := x.why(); {
+	case out.failed(), x.r.Context().Err() != nil && asCut(why) == nil:
 		panic(http.ErrAbortHandler)
+	case x.r.Context().Err() != nil: // the connection may be another certificate's, and live
+		for _, answer := range x.failures(why) {
+			_ = out.write(mcpwire.AppendMessage(nil, answer))
+		}
 	case f.resumable:
 		// The agent may fetch the rest with Last-Event-ID.
 		x.calls = nil

@@ -320,14 +320,10 @@ func TestSessionsBelongToTheirAgent(t *testing.T) {
 		w.mu.Lock()
 		w.refuse[reader.peer.Fingerprint] = event.Revoked
 		w.mu.Unlock()
-		from := time.Now()
 		if n := w.g.Recheck(); n != 1 {
 			t.Errorf("%d sessions ended", n)
 		}
 		got := <-done
-		if took := time.Since(from); took > 50*time.Millisecond {
-			t.Errorf("the call under way was cut after %v", took)
-		}
 		if _, reason, _ := errorOf(t, got); reason != "revoked" {
 			t.Errorf("the call got %s", got)
 		}
