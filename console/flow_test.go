@@ -136,6 +136,27 @@ func TestFlowAPasteIntoAConfirmDoesNothing(t *testing.T) {
 	}
 }
 
+func TestFlowWhatIsTypedFastIsTypedWhole(t *testing.T) {
+	for keys, want := range map[string]string{
+		"2/web-1": "/web-1  1 of 9", // a screen, the filter, its text: one message of the terminal
+		":revoke": "revoke",
+	} {
+		w := newWorld()
+		m := picture(t, w, 80, 24, "mono").live(w).pressAll(keys)
+		if got := m.View(); !strings.Contains(got, want) {
+			t.Errorf("%s: %q is not in\n%s", keys, want, got)
+		}
+		if p, ok := m.overlay.(*palette); keys[0] == ':' && (!ok || p.input.value() != "revoke") {
+			t.Errorf("%s: the palette does not hold it", keys)
+		}
+	}
+	// What opens a question is where it ends: the y behind an x is nobody's answer.
+	w := newWorld()
+	if m := picture(t, w, 80, 24, "mono").live(w).pressAll("xy"); m.overlay == nil || m.doing > 0 {
+		t.Error("a question was answered before it was asked")
+	}
+}
+
 func TestFlowSeveralTakeTheirCount(t *testing.T) {
 	r := start(t, newWorld())
 	r.sees("api-7")

@@ -26,12 +26,16 @@ func (m *Model) keys(k tea.KeyMsg) tea.Cmd {
 }
 
 // several are keys that came so fast that the terminal gave them as one. They
-// are taken one by one until an overlay opens: none of them answers a question
-// that was not asked yet.
+// are taken one by one until there is something to type into, which has the rest,
+// or a question: none of them answers one that was not asked yet.
 func (m *Model) several(runes []rune) tea.Cmd {
 	var all []tea.Cmd
-	for _, r := range runes {
+	for i, r := range runes {
 		all = append(all, m.press(string(r)))
+		_, isPalette := m.overlay.(*palette)
+		if rest := runes[i+1:]; len(rest) > 0 && (m.filter != nil || isPalette) {
+			all = append(all, m.keys(tea.KeyMsg{Type: tea.KeyRunes, Runes: rest}))
+		}
 		if m.overlay != nil || m.filter != nil {
 			break
 		}

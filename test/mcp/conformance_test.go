@@ -107,6 +107,39 @@ func (s suite) run(t *testing.T, url string) outcome {
 	return got
 }
 
+// runAll runs a suite against several addresses at once.
+func (s suite) runAll(t *testing.T, targets map[string]string) map[string]outcome {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	got := map[string]outcome{}
+	for name, url := range targets {
+		all.Go(func() {
+			o := s.run(t, url)
+			mu.Lock()
+			defer mu.Unlock()
+			got[name] = o
+		})
+	}
+	all.Wait()
+	return got
+}
+
+// differences tells where what passes directly is not what is committed, and
+// where something else than directly comes of it.
+func differences(got map[string]outcome, committed []string) (faults []string) {
+	if passed := got["directly"].passed(); !slices.Equal(committed, passed) {
+		faults = append(faults, fmt.Sprintf("the reference server passes\n%q\nand the list has\n%q", passed, committed))
+	}
+	for name, o := range got {
+		for _, scenario := range committed {
+			if direct := got["directly"][scenario]; !slices.Equal(o[scenario], direct) {
+				faults = append(faults, fmt.Sprintf("%s: %s is not what it is directly:\n%q\n%q", name, scenario, o[scenario], direct))
+			}
+		}
+	}
+	return faults
+}
+
 // TestConformance runs the conformance suites against the reference server, and
 // again through the bridge, mutual TLS and the sidecar with a policy, with the
 // server behind it over HTTP and as a command. What passes is listed in testdata,
@@ -124,35 +157,24 @@ func TestConformance(t *testing.T) {
 	targets := map[string]string{"directly": "http://" + addr + "/mcp", "bridge, HTTP behind": overHTTP.bridged("suite"), "bridge, stdio behind": overStdio.bridged("suite")}
 
 	for _, s := range suites() {
-		var mu sync.Mutex
-		var all sync.WaitGroup
-		got := map[string]outcome{}
-		for name, url := range targets {
-			all.Go(func() {
-				o := s.run(t, url)
-				mu.Lock()
-				defer mu.Unlock()
-				got[name] = o
-			})
-		}
-		all.Wait()
 		list := filepath.Join("testdata", "conformance-"+s.name+".txt")
-		want := got["directly"].passed()
-		if *update {
-			if err := os.WriteFile(list, []byte(strings.Join(want, "\n")+"\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		committed := strings.Fields(string(must(os.ReadFile(list))(t)))
-		if !slices.Equal(committed, want) {
-			t.Errorf("%s: the reference server passes\n%q\nand %s has\n%q", s.name, want, list, committed)
-		}
-		for name, o := range got {
-			for _, scenario := range committed {
-				if direct := got["directly"][scenario]; !slices.Equal(o[scenario], direct) {
-					t.Errorf("%s, %s: %s is not what it is directly:\n%q\n%q", s.name, name, scenario, o[scenario], direct)
+		var got map[string]outcome
+		var faults []string
+		// The suites wait 800 ms for some answers, and on a busy machine look away
+		// too early: a difference counts when it is there three times.
+		for range 3 {
+			got = s.runAll(t, targets)
+			if *update {
+				if err := os.WriteFile(list, []byte(strings.Join(got["directly"].passed(), "\n")+"\n"), 0o644); err != nil {
+					t.Fatal(err)
 				}
 			}
+			if faults = differences(got, strings.Fields(string(must(os.ReadFile(list))(t)))); len(faults) == 0 {
+				break
+			}
+		}
+		for _, f := range faults {
+			t.Errorf("%s: %s", s.name, f)
 		}
 		for _, name := range slices.Sorted(maps.Keys(got)) {
 			t.Logf("%s, %s: %d of %d scenarios pass", s.name, name, len(got[name].passed()), len(got[name]))
