@@ -4,17 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/pki"
@@ -250,12 +249,8 @@ func (d *daemon) score(ctx context.Context) (*Scored, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := protojson.Marshal(m.GetReport())
-	if err != nil {
-		return nil, err
-	}
 	s := &Scored{Report: &score.Report{}}
-	if err := json.Unmarshal(raw, s.Report); err != nil {
+	if err := hub.FromStruct(m.GetReport(), s.Report); err != nil {
 		return nil, fmt.Errorf("read the score's report: %w", err)
 	}
 	// A Hub that is away, or knows of none, leaves what this console has seen.

@@ -16,6 +16,7 @@ import (
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/config"
@@ -291,14 +292,7 @@ func (c *scoreCommand) json(v any) error {
 
 // fromStruct reads a value of package score out of a message.
 func fromStruct(m *structpb.Struct, v any) error {
-	if m == nil {
-		return errors.New("the answer holds no report")
-	}
-	raw, err := m.MarshalJSON()
-	if err == nil {
-		err = json.Unmarshal(raw, v)
-	}
-	if err != nil {
+	if err := hub.FromStruct(m, v); err != nil {
 		return fmt.Errorf("read the report: %w", err)
 	}
 	return nil

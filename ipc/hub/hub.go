@@ -5,6 +5,7 @@ package hub
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -101,4 +102,16 @@ func Struct(v any) (*structpb.Struct, error) {
 	}
 	m := new(structpb.Struct)
 	return m, m.UnmarshalJSON(raw)
+}
+
+// FromStruct reads a value that [Struct] wrote.
+func FromStruct(m *structpb.Struct, v any) error {
+	if m == nil {
+		return errors.New("the answer holds nothing")
+	}
+	raw, err := m.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, v)
 }

@@ -72,3 +72,22 @@ func TestADeltaOfTheWrongFormIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAStructReadsAsItWasWritten(t *testing.T) {
+	type value struct {
+		Name  string
+		Count int
+	}
+	want := value{"a", 7}
+	m, err := hub.Struct(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got value
+	if err := hub.FromStruct(m, &got); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := hub.FromStruct(nil, &got); err == nil {
+		t.Error("an answer without one was read")
+	}
+}

@@ -2,12 +2,12 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/ipc/hub"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
 
@@ -74,12 +74,8 @@ func (s *Server) scoreReport(ctx context.Context) (*score.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := r.GetReport().MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("read the score: %w", err)
-	}
 	rep := &score.Report{}
-	if err := json.Unmarshal(raw, rep); err != nil {
+	if err := hub.FromStruct(r.GetReport(), rep); err != nil {
 		return nil, fmt.Errorf("read the score: %w", err)
 	}
 	if rep.SchemaVersion != score.ReportSchema {
