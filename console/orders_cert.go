@@ -64,15 +64,7 @@ func (d *daemon) revoke(ctx context.Context, a Args) (Outcome, error) {
 func spread(ctx context.Context, h *hubclient.Client, sequence uint64) *hubv1.RevocationProgress {
 	ctx, cancel := context.WithTimeout(ctx, spreadPatience)
 	defer cancel()
-	st, err := h.AwaitRevocation(ctx, &hubv1.AwaitRevocationRequest{Sequence: sequence})
-	if err != nil {
-		return nil
-	}
-	defer st.Close()
-	var last *hubv1.RevocationProgress
-	for st.Receive() {
-		last = st.Msg()
-	}
+	last, _ := h.FollowRevocation(ctx, sequence)
 	return last
 }
 

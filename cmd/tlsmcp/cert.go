@@ -249,19 +249,11 @@ func await(ctx context.Context, h *hubConn, sequence uint64) (*hubv1.RevocationP
 		return nil, err
 	}
 	defer c.Close()
-	st, err := c.AwaitRevocation(ctx, &hubv1.AwaitRevocationRequest{Sequence: sequence})
+	last, err := c.FollowRevocation(ctx, sequence)
 	if err != nil {
 		return nil, h.explain(err)
 	}
-	defer st.Close()
-	var last *hubv1.RevocationProgress
-	for st.Receive() {
-		last = st.Msg()
-	}
-	if err := st.Err(); err != nil {
-		return nil, h.explain(err)
-	}
-	if last == nil || !last.GetDone() {
+	if !last.GetDone() {
 		return nil, &failure{exitUnreachable, errors.New("the Hub ended before every sidecar had applied it"), "tlsmcp hub fleet shows who has"}
 	}
 	return last, nil

@@ -161,6 +161,20 @@ func (h *headers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return h.next.RoundTrip(r)
 }
 
+// FollowRevocation waits until a revocation is everywhere, and gives the last that
+// the Hub said of it, also beside an error; nil: it said nothing.
+func (c *Client) FollowRevocation(ctx context.Context, sequence uint64) (last *hubv1.RevocationProgress, err error) {
+	st, err := c.AwaitRevocation(ctx, &hubv1.AwaitRevocationRequest{Sequence: sequence})
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	for st.Receive() {
+		last = st.Msg()
+	}
+	return last, st.Err()
+}
+
 // Problem is what a Hub said when it refused; nil when the error is another one.
 func Problem(err error) *hubv1.Problem {
 	var ce *connect.Error

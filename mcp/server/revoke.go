@@ -268,20 +268,14 @@ const awaitTime = 10 * time.Second
 func (s *Server) await(ctx context.Context, c *hubclient.Client, out *revokeOut) {
 	ctx, cancel := context.WithTimeout(ctx, awaitTime)
 	defer cancel()
-	st, err := c.AwaitRevocation(ctx, &hubv1.AwaitRevocationRequest{Sequence: out.Sequence})
-	if err != nil {
+	p, err := c.FollowRevocation(ctx, out.Sequence)
+	out.Connected, out.Applied, out.Cut, out.Everywhere = p.GetConnected(), p.GetApplied(), p.GetCut(), p.GetDone()
+	switch {
+	case len(p.GetWaiting()) > 0:
+		out.Waiting = "not yet applied by " + list(p.GetWaiting())
+	case p == nil && err != nil && ctx.Err() == nil:
 		out.Waiting = clean(hubclient.Explain(err).Error(), 300)
-		return
-	}
-	defer st.Close()
-	for st.Receive() {
-		p := st.Msg()
-		out.Connected, out.Applied, out.Cut, out.Everywhere = p.GetConnected(), p.GetApplied(), p.GetCut(), p.GetDone()
-		if out.Waiting = ""; len(p.GetWaiting()) > 0 {
-			out.Waiting = "not yet applied by " + list(p.GetWaiting())
-		}
-	}
-	if !out.Everywhere && out.Waiting == "" {
+	case !out.Everywhere:
 		out.Waiting = "the Hub did not say in time"
 	}
 }
