@@ -114,11 +114,7 @@ func (d *daemon) sign(ctx context.Context, a Args, name string, hosts []string, 
 	if err != nil {
 		return Outcome{}, err
 	}
-	key, csr, err := pki.NewRequest(name, hosts...)
-	if err != nil {
-		return Outcome{}, err
-	}
-	keyPEM, err := pki.EncodeKey(key)
+	keyPEM, csr, err := pki.NewKeyAndRequest(name, hosts...)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -87,11 +87,7 @@ func issueForCSR(cmd *cobra.Command, s stdio, h *hubConn, r *hubv1.IssueCertific
 
 // issueFiles makes a key, has the Hub sign a certificate for it, and writes both.
 func issueFiles(ctx context.Context, h *hubConn, r *hubv1.IssueCertificateRequest, files pki.Files, hosts []string) (*hubv1.Certificate, error) {
-	key, csr, err := pki.NewRequest(r.GetServiceId(), hosts...)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := pki.EncodeKey(key)
+	keyPEM, csr, err := pki.NewKeyAndRequest(r.GetServiceId(), hosts...)
 	if err != nil {
 		return nil, err
 	}
@@ -157,15 +153,11 @@ func (v *renewal) once(ctx context.Context) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, csr, err := pki.NewRequest(old.Subject.CommonName)
+	keyPEM, csr, err := pki.NewKeyAndRequest(old.Subject.CommonName)
 	if err != nil {
 		return nil, err
 	}
 	c, err := call(ctx, v.h, (*hubclient.Client).RenewCertificate, &hubv1.RenewCertificateRequest{Id: old.SerialNumber.Text(16), Csr: string(csr), Ttl: v.ttl})
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := pki.EncodeKey(key)
 	if err != nil {
 		return nil, err
 	}

@@ -119,15 +119,11 @@ type quickClient struct {
 
 // issue makes a key here and has the Hub sign a certificate for it.
 func (q *quick) issue(ctx context.Context, file, typ, service string) error {
-	key, csr, err := pki.NewRequest(service)
+	keyPEM, csr, err := pki.NewKeyAndRequest(service)
 	if err != nil {
 		return err
 	}
 	c, err := call(ctx, &q.hubAt, (*hubclient.Client).IssueCertificate, &hubv1.IssueCertificateRequest{Type: typ, ServiceId: service, Csr: string(csr)})
-	if err != nil {
-		return err
-	}
-	keyPEM, err := pki.EncodeKey(key)
 	if err != nil {
 		return err
 	}

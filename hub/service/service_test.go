@@ -126,15 +126,11 @@ func (w *world) node(serviceID string) *hubclient.Client {
 		w.Fatal(err)
 	}
 	defer enrol.Close()
-	key, csr, err := pki.NewRequest(serviceID)
+	keyPEM, csr, err := pki.NewKeyAndRequest(serviceID)
 	if err != nil {
 		w.Fatal(err)
 	}
 	r, err := enrol.Enroll(w.Context(), &hubv1.EnrollRequest{Token: join.GetToken(), Csr: string(csr)})
-	if err != nil {
-		w.Fatal(err)
-	}
-	keyPEM, err := pki.EncodeKey(key)
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -204,7 +204,7 @@ func (i *Identity) refresh(ctx context.Context) error {
 }
 
 func (i *Identity) fetch(ctx context.Context, hub Hub, old *Credential) error {
-	key, csr, err := pki.NewRequest(i.Name)
+	keyPEM, csr, err := pki.NewKeyAndRequest(i.Name)
 	if err != nil {
 		return err
 	}
@@ -219,10 +219,6 @@ func (i *Identity) fetch(ctx context.Context, hub Hub, old *Credential) error {
 		return err
 	}
 	trust, err := hub.GetTrust(ctx, &hubv1.GetTrustRequest{})
-	if err != nil {
-		return err
-	}
-	keyPEM, err := pki.EncodeKey(key)
 	if err != nil {
 		return err
 	}

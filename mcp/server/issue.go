@@ -80,13 +80,9 @@ func (s *Server) issueFiles(ctx context.Context, in issueIn, r *hubv1.IssueCerti
 		return nil, err
 	}
 	defer place.close()
-	key, csr, err := pki.NewRequest(in.ServiceID, in.Hosts...)
+	keyPEM, csr, err := pki.NewKeyAndRequest(in.ServiceID, in.Hosts...)
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	keyPEM, err := pki.EncodeKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode the key: %w", err)
 	}
 	trust, err := askHub(ctx, s, (*hubclient.Client).GetTrust, &hubv1.GetTrustRequest{})
 	if err != nil {

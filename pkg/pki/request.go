@@ -20,6 +20,16 @@ func NewRequest(commonName string, hosts ...string) (crypto.Signer, []byte, erro
 	return key, csr, err
 }
 
+// NewKeyAndRequest is [NewRequest] for who writes the key to a file: it comes in PEM.
+func NewKeyAndRequest(commonName string, hosts ...string) (keyPEM, csr []byte, err error) {
+	key, csr, err := NewRequest(commonName, hosts...)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyPEM, err = EncodeKey(key)
+	return keyPEM, csr, err
+}
+
 // EncodeRequest makes a certificate signing request for a key that is there.
 func EncodeRequest(key crypto.Signer, commonName string, hosts ...string) ([]byte, error) {
 	tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName}}

@@ -223,17 +223,13 @@ type Client struct {
 
 // Issue gets a client a certificate.
 func (s *Stage) Issue(ctx context.Context, typ, service, ttl string) (*Client, error) {
-	key, csr, err := pki.NewRequest(service)
+	keyPEM, csr, err := pki.NewKeyAndRequest(service)
 	if err != nil {
 		return nil, err
 	}
 	c, err := s.Hub.IssueCertificate(ctx, &hubv1.IssueCertificateRequest{Type: typ, ServiceId: service, Ttl: ttl, Csr: string(csr)})
 	if err != nil {
 		return nil, fmt.Errorf("issue for %s: %w", service, err)
-	}
-	keyPEM, err := pki.EncodeKey(key)
-	if err != nil {
-		return nil, err
 	}
 	pair, err := tls.X509KeyPair([]byte(c.GetChain()), keyPEM)
 	if err != nil {
