@@ -285,20 +285,16 @@ func (d *daemon) Elsewhere(ctx context.Context, identities []string, self string
 
 func (d *daemon) Events(ctx context.Context, from uint64, each func(*controlv1.EventBatch) error) error {
 	s, err := d.WatchEvents(ctx, &controlv1.WatchEventsRequest{FromSequence: from, Backlog: backlog})
-	if err != nil {
-		return broken(err)
-	}
-	defer s.Close()
-	for s.Receive() {
-		if err := each(s.Msg()); err != nil {
-			return err
-		}
-	}
-	return broken(s.Err())
+	return receive(s, err, each)
 }
 
 func (d *daemon) Counters(ctx context.Context, each func(*controlv1.Counters) error) error {
 	s, err := d.WatchCounters(ctx, &controlv1.WatchCountersRequest{})
+	return receive(s, err, each)
+}
+
+// receive hands on what comes on a stream, which may not have opened.
+func receive[T any](s *connect.ServerStreamForClient[T], err error, each func(*T) error) error {
 	if err != nil {
 		return broken(err)
 	}
