@@ -112,9 +112,7 @@ func TestTheScoreFollowsWhatIsChangedInTheConsole(t *testing.T) {
 	p.press("Enter")
 	p.sees("hub policy set", "allow-all")
 	p.types("edge-01")
-	for !strings.Contains(p.screen(), "▸ allow-all") {
-		p.press("Down")
-	}
+	p.walksTo("▸ allow-all")
 	p.press("y")
 	p.sees("< yes >")
 	p.press("C-s")

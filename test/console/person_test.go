@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,23 @@ func (p *person) press(keys ...string) {
 	p.t.Helper()
 	if err := p.Press(keys...); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// cursors are the marked lines' first words: a form's, and a table's behind it.
+var cursors = regexp.MustCompile(`▸ \S+`)
+
+// walksTo goes down a form, line by line, until the cursor is seen where it is
+// wanted. A key is pressed only when the one before has moved the cursor: pressing
+// ahead of a busy screen goes too far.
+func (p *person) walksTo(want string) {
+	p.t.Helper()
+	cursor := func() string { return strings.Join(cursors.FindAllString(p.screen(), -1), " ") }
+	for at := cursor(); !strings.Contains(at, want); at = cursor() {
+		p.press("Down")
+		if !eventually(func() bool { return cursor() != at }) {
+			p.t.Fatalf("the cursor does not leave %q on the way to %q", at, want)
+		}
 	}
 }
 
