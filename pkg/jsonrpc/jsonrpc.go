@@ -171,9 +171,26 @@ func check(b []byte, strict bool) (Value, error) {
 		if !errors.As(err, &e) {
 			e = &Error{Code: CodeParse, Message: fmt.Sprintf("the message is not sound JSON: %v", err)}
 		}
+		if strict {
+			e.ID = idOf(b)
+		}
 		return nil, e
 	}
 	return v, nil
+}
+
+// idOf is the id of a request with a fault deep inside, in what a model made for
+// a tool: whoever waits for the answer must hear of it. nil when that is in doubt.
+func idOf(b []byte) ID {
+	v, err := check(b, false)
+	if err != nil || v[0] != '{' {
+		return nil
+	}
+	m, id := &Message{}, v.Get("id")
+	if v.Variant("id", "method") != "" || v.Get("method") == nil || m.readID(id, true) != nil {
+		return nil
+	}
+	return m.ID
 }
 
 // envelope are the members that make a message what it is.

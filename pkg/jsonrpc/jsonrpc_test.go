@@ -10,6 +10,29 @@ import (
 	"unicode/utf8"
 )
 
+func TestARequestThatIsRefusedForWhatIsInsideKeepsItsID(t *testing.T) {
+	deep := strings.Repeat("[", 70) + strings.Repeat("]", 70)
+	for _, tt := range []struct{ rule, in, id string }{
+		{"keys of an argument that differ in case", `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"a","arguments":{"Accept":1,"accept":2}}}`, "7"},
+		{"an id behind the fault", `{"jsonrpc":"2.0","method":"a","params":{"x":{"y":1,"y":2}},"id":"b"}`, `"b"`},
+		{"nesting", `{"jsonrpc":"2.0","id":8,"method":"a","params":{"a":` + deep + `}}`, "8"},
+		{"two ids have none", `{"jsonrpc":"2.0","id":7,"id":8,"method":"a","params":{"x":{"y":1,"y":2}}}`, ""},
+		{"an id in two cases is none", `{"jsonrpc":"2.0","id":7,"ID":8,"method":"a","params":{"x":{"y":1,"y":2}}}`, ""},
+		{"an id in another case is none", `{"jsonrpc":"2.0","Id":7,"method":"a","params":{"x":{"y":1,"y":2}}}`, ""},
+		{"an id that is refused is none", `{"jsonrpc":"2.0","id":1.5,"method":"a","params":{"x":{"y":1,"y":2}}}`, ""},
+		{"an answer has none", `{"jsonrpc":"2.0","id":7,"result":{"x":{"y":1,"y":2}}}`, ""},
+		{"what is no JSON has none", `{"jsonrpc":"2.0","id":7,"method":"a"`, ""},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			_, err := Parse([]byte(tt.in))
+			e, ok := errors.AsType[*Error](err)
+			if !ok || string(e.ID) != tt.id {
+				t.Errorf("%v with the id %q, want %q", err, e.ID, tt.id)
+			}
+		})
+	}
+}
+
 func TestParse(t *testing.T) {
 	deep := strings.Repeat("[", 70) + strings.Repeat("]", 70)
 	many := `{"jsonrpc":"2.0","method":"m","params":{` + keys(40) + `}}`
