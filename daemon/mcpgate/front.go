@@ -81,8 +81,8 @@ type exchange struct {
 
 func (a *agent) post(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{agent: a, w: w, r: r}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		x.refuseWhole(refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusUnsupportedMediaType, "the body must be application/json"))
+	if r := asText(r.Header); r != nil {
+		x.refuseWhole(r)
 		return
 	}
 	body, err := readBody(r)
@@ -114,6 +114,29 @@ func (a *agent) post(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	x.g.back.post(x)
+}
+
+// asText holds the headers to a body that is read as it lies. The server behind
+// might take them at their word: what is sound JSON and harmless in UTF-8 may be
+// another call in UTF-7 ("+ACI-" is a quote there), or when it is decompressed. So
+// it is told what was read here, and nothing that the client said of it.
+func asText(h http.Header) *refusal {
+	kind, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	charset, said := params["charset"]
+	switch {
+	case err != nil, kind != "application/json", len(h.Values("Content-Type")) > 1:
+		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusUnsupportedMediaType, "the body must be application/json")
+	case said && !strings.EqualFold(charset, "utf-8"):
+		return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusUnsupportedMediaType, "the body must be in UTF-8, and Content-Type says %q", charset)
+	}
+	for _, encoding := range h.Values("Content-Encoding") {
+		if !strings.EqualFold(strings.TrimSpace(encoding), "identity") {
+			return refuse(event.MCPMalformed, jsonrpc.CodeInvalidRequest, http.StatusUnsupportedMediaType, "the body must not be compressed, and Content-Encoding says %q", encoding)
+		}
+	}
+	h.Set("Content-Type", "application/json")
+	h.Del("Content-Encoding")
+	return nil
 }
 
 // context is the request's, ended with the session as well.
@@ -215,7 +238,9 @@ func (x *exchange) parse(body []byte) *refusal {
 		if !errors.As(err, &e) {
 			e = &jsonrpc.Error{Code: jsonrpc.CodeParse, Message: err.Error()}
 		}
-		return refuse(event.MCPMalformed, e.Code, http.StatusBadRequest, "%s", e.Message)
+		r := refuse(event.MCPMalformed, e.Code, http.StatusBadRequest, "%s", e.Message)
+		r.id = e.ID
+		return r
 	}
 	var err error
 	if x.batch = jsonrpc.IsBatch(body); x.batch && x.revision() == mcpwire.RevisionBatches {
@@ -365,7 +390,7 @@ func (x *exchange) json(status int, body []byte) {
 
 // refuseWhole refuses a request before or instead of its messages.
 func (x *exchange) refuseWhole(r *refusal) {
-	var id jsonrpc.ID
+	id := r.id
 	m := &jsonrpc.Message{}
 	if len(x.all) == 1 {
 		m = x.all[0]

@@ -403,6 +403,9 @@ func TestRequestsThatCannotBe(t *testing.T) {
 		{"duplicate keys are refused", nil, `{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}`, 400, -32600},
 		{"what is no JSON is refused", nil, `{`, 400, -32700},
 		{"a tool without a name is refused", nil, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}`, 400, -32602},
+		{"utf-8 may be said", h{"Content-Type": "application/json; charset=UTF-8"}, callOf("read"), 200, 0},
+		{"another charset is refused", h{"Content-Type": "application/json; charset=utf-7"}, callOf("read"), 415, -32600},
+		{"a compressed body is refused", h{"Content-Encoding": "br"}, callOf("read"), 415, -32600},
 		{"another content type is refused", h{"Content-Type": "text/plain"}, callOf("read"), 415, -32600},
 		{"a foreign page is refused", h{"Origin": "https://evil.example"}, callOf("read"), 403, -32600},
 		{"a page without an origin is refused", h{"Origin": "null"}, callOf("read"), 403, -32600},
@@ -428,6 +431,20 @@ func TestRequestsThatCannotBe(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the server is told no more of the body than was read", func(t *testing.T) {
+		c := w.agent("a")
+		c.headers = h{"Content-Type": `Application/JSON; charset="UTF-8"; x=y`, "Content-Encoding": "identity"}
+		if status, got := c.post(callOf("read")); status != 200 {
+			t.Fatalf("%d %s", status, got)
+		}
+		got := f.headers[len(f.headers)-1]
+		if got.Get("Content-Type") != "application/json" || got.Get("Content-Encoding") != "" {
+			t.Errorf("it was told %v", got)
+		}
+		if asText(http.Header{"Content-Type": {"application/json", "application/json; charset=utf-7"}}) == nil {
+			t.Error("two content types are taken")
+		}
+	})
 	t.Run("a modern session header means nothing", func(t *testing.T) {
 		c := w.agent("a")
 		c.initialize("2025-11-25")

@@ -15,8 +15,9 @@ type refusal struct {
 	reason event.Reason
 	code   int
 	detail string
-	status int    // of the HTTP response, when the message came alone
-	told   string // to the client, when that is less than the detail
+	status int        // of the HTTP response, when the message came alone
+	told   string     // to the client, when that is less than the detail
+	id     jsonrpc.ID // of a message that could not be taken, if that much could be read
 }
 
 func refuse(reason event.Reason, code, status int, format string, args ...any) *refusal {

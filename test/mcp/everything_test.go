@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +119,20 @@ func everything(t *testing.T, w *world, legacy bool) {
 			t.Errorf("got %v", got)
 		}
 		w.await(`"identity":"full"`, `"target":"echo"`, `"outcome":"tool_error"`)
+	})
+	t.Run("what the server would read otherwise does not reach it", func(t *testing.T) {
+		// In UTF-7, which the SDK of the legacy server takes, "+ACI-" is a quote: the
+		// message is one string longer here, and names another tool there.
+		const hidden = `{"jsonrpc":"2.0","id":70,"method":"tools/call","params":{"name":"echo","arguments":{"message":"x+ACIAfQAs-+ACI-name+ACI-:+ACI-get-env+ACI-,+ACI-arguments+ACIAOgB7-+ACI-y+ACI-:+ACI-"}}}`
+		r := must(http.NewRequestWithContext(t.Context(), "POST", "https://"+w.addr+limited.endpoint, strings.NewReader(hidden)))(t)
+		r.Header.Set("Content-Type", "application/json; charset=utf-7")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		r.Header.Set("Mcp-Session-Id", limited.session)
+		resp := must(limited.http.Do(r))(t)
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusUnsupportedMediaType {
+			t.Errorf("%s %s", resp.Status, must(io.ReadAll(resp.Body))(t))
+		}
 	})
 	t.Run("a stolen session is of no use", func(t *testing.T) {
 		thief := w.agent("limited")
