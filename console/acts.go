@@ -9,6 +9,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // peer is who the chosen row is about.
@@ -100,8 +101,8 @@ func (m *Model) askClose() tea.Cmd {
 		m.say(true, "close: it has no live connection at this sidecar")
 		return nil
 	}
-	m.overlay = &confirm{title: "Close " + widget.Plural(n, "connection", "connections"), verb: "close " + fmt.Sprint(n),
-		lines: []string{widget.Plural(n, "live connection", "live connections") + " of " + p.identity + " at this sidecar.", "", "The client may come again: x keeps it out."},
+	m.overlay = &confirm{title: "Close " + text.Plural(n, "connection"), verb: "close " + fmt.Sprint(n),
+		lines: []string{text.Plural(n, "live connection") + " of " + p.identity + " at this sidecar.", "", "The client may come again: x keeps it out."},
 		order: Order{"conns close", args}}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // confirm asks before something is done that cannot be undone. The key that
@@ -66,7 +67,7 @@ func reasons() []string {
 // newRevoke asks about certificates. Several, or a CA's, take typing.
 func newRevoke(m *Model, rows []*certRow) *confirm {
 	c := &confirm{rows: rows, grave: true, verb: "revoke it"}
-	c.title = "Revoke " + widget.Clean(rows[0].name())
+	c.title = "Revoke " + text.Clean(rows[0].name())
 	if len(rows) > 1 {
 		c.title = fmt.Sprintf("Revoke %d certificates", len(rows))
 		c.verb, c.typed = fmt.Sprintf("revoke %d", len(rows)), fmt.Sprint(len(rows))
@@ -171,16 +172,16 @@ func (c *confirm) view(m *Model, w, h int) []string {
 	width := min(w-4, 68)
 	inner := width - 4
 	var lines []string
-	add := func(style widget.Style, text string) {
-		for _, part := range widget.Wrap(widget.Clean(text), inner) {
+	add := func(style widget.Style, said string) {
+		for _, part := range widget.Wrap(text.Clean(said), inner) {
 			lines = append(lines, style.Paint(part))
 		}
 	}
 	if c.rows != nil {
 		lines = c.what(m, inner)
 	} else {
-		for _, text := range c.lines {
-			add(l.Text, text)
+		for _, said := range c.lines {
+			add(l.Text, said)
 		}
 	}
 	switch {
@@ -188,7 +189,7 @@ func (c *confirm) view(m *Model, w, h int) []string {
 		lines = append(lines, "")
 		add(l.Warn, "Something changed while this was open: "+c.changes+". Close it and look again.")
 	case c.typed != "" && !c.armed():
-		lines = append(lines, "", l.Text.Paint("Type ")+l.Strong.Paint(widget.Clean(c.typed))+l.Text.Paint(" to go on: ")+c.input.view(l, inner-20-widget.Width(c.typed)))
+		lines = append(lines, "", l.Text.Paint("Type ")+l.Strong.Paint(text.Clean(c.typed))+l.Text.Paint(" to go on: ")+c.input.view(l, inner-20-widget.Width(c.typed)))
 	}
 	cancel := l.Tab.Paint("[ Cancel ]") + l.Dim.Paint(" "+l.Glyphs.Enter)
 	yes := l.Key.Paint("y") + " " + l.Bad.Paint(c.verb)
@@ -227,9 +228,9 @@ func (c *confirm) what(m *Model, w int) []string {
 	}
 	d.drawn("reason", l.Key.Paint("< ")+l.Strong.Paint(reasons()[c.reason])+l.Key.Paint(" >"))
 	d.gap()
-	cut := "Closes " + widget.Plural(live, "live connection", "live connections") + " on this host"
+	cut := "Closes " + text.Plural(live, "live connection") + " on this host"
 	if reasons()[c.reason] == "superseded" {
-		cut = "Lets " + widget.Plural(live, "live connection", "live connections") + " on this host finish"
+		cut = "Lets " + text.Plural(live, "live connection") + " on this host finish"
 	}
 	d.text(cut+c.felt(m)+".", l.Strong)
 	d.text("A revocation is final. To let it in again, issue another certificate with i.", l.Dim)
@@ -254,13 +255,13 @@ func (c *confirm) felt(m *Model) string {
 	case c.others == nil:
 		return ", and on other hosts: asking the Hub" + m.look.Glyphs.More
 	case c.others.err != nil:
-		return ", and those on " + widget.Plural(others, "other connected host", "other connected hosts")
+		return ", and those on " + text.Plural(others, "other connected host")
 	case len(c.others.hosts) == 0:
 		return "; no other host let it in within a day"
 	}
 	const most = 3
 	hosts := c.others.hosts
-	text := ", and those on " + widget.Plural(len(hosts), "other host", "other hosts") + ": " + strings.Join(hosts[:min(most, len(hosts))], ", ")
+	text := ", and those on " + text.Plural(len(hosts), "other host") + ": " + strings.Join(hosts[:min(most, len(hosts))], ", ")
 	if len(hosts) > most {
 		text += " and more"
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // The least that the console can be drawn on.
@@ -116,9 +117,9 @@ func (m *Model) identity(w int) string {
 	l, g := m.look, &m.look.Glyphs
 	name := "tlsmcp"
 	if id := m.store.hello.GetServiceId(); id != "" {
-		name = widget.Clean(id)
+		name = text.Clean(id)
 		if in := m.store.hello.GetInstance(); in != "" {
-			name += "@" + widget.Clean(in)
+			name += "@" + text.Clean(in)
 		}
 	}
 	state, style := "live "+latency(m.rtt), l.Good
@@ -208,7 +209,7 @@ func (m *Model) tabAt(x int) (screenID, bool) {
 func (m *Model) banner() string {
 	l := m.look
 	line := func(style widget.Style, left, right string) string {
-		return style.Paint(widget.Sides(" "+widget.Clean(oneLine(left)), right+" ", m.w, l.Glyphs.More))
+		return style.Paint(widget.Sides(" "+text.Line(left), right+" ", m.w, l.Glyphs.More))
 	}
 	switch {
 	case m.link == linkAway:
@@ -253,7 +254,7 @@ func (m *Model) footer() string {
 		if m.toast.bad {
 			style, glyph = l.Warn.On("1"), l.Glyphs.Warn
 		}
-		return style.Paint(widget.Fit(" "+glyph+" "+widget.Clean(oneLine(m.toast.text)), m.w, l.Glyphs.More))
+		return style.Paint(widget.Fit(" "+glyph+" "+text.Line(m.toast.text), m.w, l.Glyphs.More))
 	}
 	return m.footerKeys()
 }

@@ -12,7 +12,7 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 
-	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // sheet is the list of the screen, as it is filtered and sorted.
@@ -33,12 +33,12 @@ func (m *Model) sheet() sheet {
 func (m *Model) askExport() tea.Cmd {
 	s := m.sheet()
 	name := fmt.Sprintf("tlsmcp-%s-%s.csv", s.name, m.Now().Local().Format("20060102-150405"))
-	f := newForm("Export", fmt.Sprintf("The list %s, %s, goes to a file.", s.name, plural(len(s.rows), "row")),
+	f := newForm("Export", fmt.Sprintf("The list %s, %s, goes to a file.", s.name, text.Plural(len(s.rows), "row")),
 		[]Field{{Name: "file", Value: name, Help: "the end of its name says how: .csv, .json (an object on each line) or .txt", Required: true}}, nil)
 	f.local = func(m *Model, a Args) tea.Cmd {
 		return func() tea.Msg {
 			err := s.write(a["file"])
-			return wroteMsg{fmt.Sprintf("%s written to %s", plural(len(s.rows), "row"), a["file"]), err}
+			return wroteMsg{fmt.Sprintf("%s written to %s", text.Plural(len(s.rows), "row"), a["file"]), err}
 		}
 	}
 	m.overlay = f
@@ -108,7 +108,7 @@ func (s sheet) text(w io.Writer) error {
 	for _, row := range append([][]string{s.head}, s.rows...) {
 		clean := make([]string, len(row))
 		for i, cell := range row {
-			clean[i] = widget.Clean(oneLine(cell))
+			clean[i] = text.Line(cell)
 		}
 		fmt.Fprintln(t, strings.Join(clean, "\t"))
 	}

@@ -7,6 +7,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // form asks for the values of an order.
@@ -125,7 +126,7 @@ func (f *form) view(m *Model, w, h int) []string {
 	width := min(w-4, 72)
 	inner := width - 4
 	var lines []string
-	for _, part := range widget.Wrap(widget.Clean(f.intro), inner) {
+	for _, part := range widget.Wrap(text.Clean(f.intro), inner) {
 		lines = append(lines, l.Dim.Paint(part))
 	}
 	lines = append(lines, "")
@@ -138,7 +139,7 @@ func (f *form) view(m *Model, w, h int) []string {
 	if f.at < len(f.fields) {
 		help = f.fields[f.at].Help
 	}
-	note := l.Dim.Paint(widget.Cut(widget.Clean(oneLine(help)), inner, l.Glyphs.More))
+	note := l.Dim.Paint(widget.Cut(text.Line(help), inner, l.Glyphs.More))
 	if f.fault != "" {
 		note = l.Bad.Paint(widget.Cut(f.fault, inner, l.Glyphs.More))
 	}
@@ -166,7 +167,7 @@ func (f *form) line(l *widget.Look, i, w int) string {
 		if i == f.at {
 			return head + f.inputs[i].view(l, room)
 		}
-		return head + l.Text.Paint(widget.Cut(widget.Clean(f.inputs[i].value()), room, l.Glyphs.More))
+		return head + l.Text.Paint(widget.Cut(text.Clean(f.inputs[i].value()), room, l.Glyphs.More))
 	}
 	if i == f.at {
 		return head + l.Key.Paint("< ") + l.Strong.Paint(d.Value) + l.Key.Paint(" >")

@@ -12,6 +12,7 @@ import (
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Order is one change that somebody wants. Its verb is the command of the
@@ -127,7 +128,7 @@ func (d *daemon) closeConnections(ctx context.Context, a Args) (Outcome, error) 
 	if err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{Text: plural(int(done.GetClosed()), "connection") + " closed; the client may come again", Reload: []Topic{TopicConnections}}, nil
+	return Outcome{Text: text.Plural(done.GetClosed(), "connection") + " closed; the client may come again", Reload: []Topic{TopicConnections}}, nil
 }
 
 func (d *daemon) approve(ctx context.Context, a Args) (Outcome, error) {
@@ -141,7 +142,7 @@ func (d *daemon) approve(ctx context.Context, a Args) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{Text: plural(len(done.GetTools()), "tool") + " held to the new definition", Reload: []Topic{TopicAgents}}, nil
+	return Outcome{Text: text.Plural(len(done.GetTools()), "tool") + " held to the new definition", Reload: []Topic{TopicAgents}}, nil
 }
 
 func (d *daemon) reload(ctx context.Context, _ Args) (Outcome, error) {
@@ -162,7 +163,7 @@ func (d *daemon) drain(ctx context.Context, _ Args) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{Text: "the sidecar is stopping; " + plural(int(done.GetConnections()), "connection") + " may finish", Reload: []Topic{TopicStatus}}, nil
+	return Outcome{Text: "the sidecar is stopping; " + text.Plural(done.GetConnections(), "connection") + " may finish", Reload: []Topic{TopicStatus}}, nil
 }
 
 func (d *daemon) logLevel(ctx context.Context, a Args) (Outcome, error) {
@@ -176,13 +177,6 @@ func (d *daemon) logLevel(ctx context.Context, a Args) (Outcome, error) {
 // onHub carries out an order at the Hub.
 func (d *daemon) onHub(ctx context.Context, do func(*hubclient.Client) (Outcome, error)) (Outcome, error) {
 	return withHub(ctx, d, func(_ context.Context, h *hubclient.Client) (Outcome, error) { return do(h) })
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // named is the kind and name of an order about a name instead of a certificate.

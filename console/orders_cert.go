@@ -10,6 +10,7 @@ import (
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // spreadPatience is how long a revocation is followed until every connected
@@ -47,13 +48,13 @@ func (d *daemon) revoke(ctx context.Context, a Args) (Outcome, error) {
 				ended++
 			}
 		}
-		o := Outcome{Text: plural(ended, "certificate") + " revoked", Reload: []Topic{TopicCertificates, TopicConnections, TopicFleet, TopicScore}}
+		o := Outcome{Text: text.Plural(ended, "certificate") + " revoked", Reload: []Topic{TopicCertificates, TopicConnections, TopicFleet, TopicScore}}
 		if already > 0 {
 			o.Text = fmt.Sprintf("%s (%d had been before)", o.Text, already)
 		}
 		if p := spread(ctx, h, last.GetSequence()); p != nil {
 			o.Text += fmt.Sprintf(": applied by %d of %d sidecars in %d ms, %s cut", p.GetApplied(), p.GetConnected(),
-				d.now().Sub(started).Milliseconds(), plural(int(p.GetCut()), "connection"))
+				d.now().Sub(started).Milliseconds(), text.Plural(p.GetCut(), "connection"))
 		}
 		return o, nil
 	})

@@ -9,6 +9,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // overlay is what lies over the screen and has the keys until it is closed.
@@ -45,7 +46,7 @@ func newNotice(title string, lines []string) *notice {
 	return &notice{title: title, lines: func(m *Model, w int) []string {
 		var out []string
 		for _, line := range lines {
-			for _, part := range widget.Wrap(widget.Clean(line), w) {
+			for _, part := range widget.Wrap(text.Clean(line), w) {
 				out = append(out, m.look.Text.Paint(part))
 			}
 		}
@@ -94,31 +95,9 @@ func (n *notice) view(m *Model, w, h int) []string {
 
 // showDetails lays the chosen row's details over the screen.
 func (m *Model) showDetails() tea.Cmd {
-	var draw func(m *Model, w int) []string
-	switch m.screen {
-	case scrOverview, scrCerts:
-		if r := m.certs.chosen(m); r != nil {
-			draw = func(m *Model, w int) []string { return m.certDetails(r, w) }
-		}
-	case scrFeed:
-		if e := m.feed.chosen(m); e != nil {
-			draw = func(m *Model, w int) []string { return m.eventDetails(e, w) }
-		}
-	case scrAgents:
-		if a := m.agents.chosen(); a != nil {
-			draw = func(m *Model, w int) []string { return m.agentDetails(a, w, 40) }
-		}
-	case scrScore:
-		if c := m.score.chosen(); c != nil {
-			draw = func(m *Model, w int) []string { return m.checkDetails(c, w) }
-		}
-	case scrLog:
-		if e := m.log.chosen(); e != nil {
-			draw = func(m *Model, w int) []string { return m.eventDetails(e, w) }
-		}
-	}
-	if draw != nil {
-		m.overlay = &notice{title: "Details", lines: draw}
+	const plenty = 40 // of an agent's calls
+	if draw := m.details(); draw != nil {
+		m.overlay = &notice{title: "Details", lines: func(m *Model, w int) []string { return draw(m, w, plenty) }}
 	}
 	return nil
 }
@@ -142,15 +121,15 @@ func newHelp(m *Model) overlay {
 		group := func(title string, all []*action) {
 			out = append(out, l.Title.Paint(title))
 			for _, a := range all {
-				text := a.help
+				help := a.help
 				if why := a.refused(m); why != "" && why != "there is no row" {
-					text += " (not now: " + why + ")"
+					help += " (not now: " + why + ")"
 				}
 				name := a.key.Help().Key
 				if name == "⏎" {
 					name = l.Glyphs.Enter
 				}
-				for i, part := range widget.Wrap(widget.Clean(text), w-10) {
+				for i, part := range widget.Wrap(text.Clean(help), w-10) {
 					if i > 0 {
 						name = ""
 					}
@@ -213,7 +192,7 @@ func (p *prompt) view(l *widget.Look, w int) string {
 	for widget.Width(before) > max(w-2, 1) { // the cursor stays in sight
 		_, before, _ = cutRune(before)
 	}
-	return widget.Cut(l.Text.Paint(widget.Clean(before))+widget.Style("7").Paint(widget.Clean(under))+l.Text.Paint(widget.Clean(after)), max(w, 2), "")
+	return widget.Cut(l.Text.Paint(text.Clean(before))+widget.Style("7").Paint(text.Clean(under))+l.Text.Paint(text.Clean(after)), max(w, 2), "")
 }
 
 func cutRune(s string) (first rune, rest string, ok bool) {

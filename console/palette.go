@@ -8,6 +8,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // palette finds anything that can be done by its name: actions, screens, themes,
@@ -188,14 +189,14 @@ func (p *palette) view(m *Model, w, h int) []string {
 			if e.why != "" {
 				return widget.Row{Cells: []widget.Cell{{Text: e.name, Style: l.Dim}, {Text: e.why, Style: l.Dim}, {Text: e.key, Style: l.Dim}}}
 			}
-			return widget.Row{Cells: []widget.Cell{{Text: e.name, Style: l.Strong}, {Text: widget.Clean(e.help), Style: l.Text}, {Text: e.key, Style: l.Key}}}
+			return widget.Row{Cells: []widget.Cell{{Text: e.name, Style: l.Strong}, {Text: text.Clean(e.help), Style: l.Text}, {Text: e.key, Style: l.Key}}}
 		},
 	}
 	lines := append([]string{l.Key.Paint(": ") + p.input.view(l, inner-2), ""}, t.Lines(l, inner, rows)...)
 	if len(p.shown) == 0 {
 		lines = append(lines, l.Dim.Paint("  nothing is called that"))
 	}
-	return l.Box("Command", widget.Count(uint64(len(p.shown)))+" found", widget.Height(lines, inner, rows+2), width, rows+4, true)
+	return l.Box("Command", text.Count(uint64(len(p.shown)))+" found", widget.Height(lines, inner, rows+2), width, rows+4, true)
 }
 
 // Offers are the commands that the palette of a console with these finds by name.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // beside is the width from which details stand next to a list.
@@ -15,6 +16,49 @@ func sideWidth(w int) int {
 		return 0
 	}
 	return min(w*2/5, 64)
+}
+
+// withDetails puts what is known of the chosen row beside what main draws, where
+// there is room.
+func (m *Model) withDetails(w, h int, main func(w int) []string) []string {
+	side := sideWidth(w)
+	if side == 0 {
+		return main(w)
+	}
+	left := main(w - side)
+	var lines []string
+	if draw := m.details(); draw != nil {
+		lines = draw(m, side-4, h-2)
+	}
+	return widget.Beside(left, m.look.Box("Details", "", lines, side, h, false))
+}
+
+// details draws all that is known of the chosen row, h lines of what there is much
+// of; nil: none is chosen.
+func (m *Model) details() func(m *Model, w, h int) []string {
+	switch m.screen {
+	case scrOverview, scrCerts:
+		if r := m.certs.chosen(m); r != nil {
+			return func(m *Model, w, _ int) []string { return m.certDetails(r, w) }
+		}
+	case scrFeed:
+		if e := m.feed.chosen(m); e != nil {
+			return func(m *Model, w, _ int) []string { return m.eventDetails(e, w) }
+		}
+	case scrAgents:
+		if a := m.agents.chosen(); a != nil {
+			return func(m *Model, w, h int) []string { return m.agentDetails(a, w, h) }
+		}
+	case scrScore:
+		if c := m.score.chosen(); c != nil {
+			return func(m *Model, w, _ int) []string { return m.checkDetails(c, w) }
+		}
+	case scrLog:
+		if e := m.log.chosen(); e != nil {
+			return func(m *Model, w, _ int) []string { return m.eventDetails(e, w) }
+		}
+	}
+	return nil
 }
 
 // paneSpec is a list in its frame.
@@ -66,7 +110,7 @@ func scrollNote(l *list, length int) string {
 	case l.top+l.page >= length:
 		return "end"
 	}
-	return widget.Count(uint64(l.top*100/max(length-l.page, 1))) + "%"
+	return text.Count(uint64(l.top*100/max(length-l.page, 1))) + "%"
 }
 
 // instead is what stands in a pane that has no rows; nil: it has.
@@ -105,10 +149,10 @@ func (m *Model) instead(p paneSpec, w int) []string {
 func (m *Model) troubleLines(t Topic, w int) []string {
 	e := m.store.errs[t]
 	var out []string
-	for _, part := range widget.Wrap(widget.Clean(oneLine(e.Detail)), w) {
+	for _, part := range widget.Wrap(text.Line(e.Detail), w) {
 		out = append(out, m.look.Warn.Paint(part))
 	}
-	for _, part := range widget.Wrap(widget.Clean(oneLine(e.Hint)), w) {
+	for _, part := range widget.Wrap(text.Line(e.Hint), w) {
 		out = append(out, m.look.Dim.Paint(part))
 	}
 	return out
@@ -149,7 +193,7 @@ func (d *detailer) row(label, value string) {
 	if value == "" {
 		return
 	}
-	for i, part := range widget.Wrap(widget.Clean(oneLine(value)), max(d.w-labelWidth, 8)) {
+	for i, part := range widget.Wrap(text.Line(value), max(d.w-labelWidth, 8)) {
 		if i > 0 {
 			label = ""
 		}
@@ -159,7 +203,7 @@ func (d *detailer) row(label, value string) {
 
 // drawn adds a value that has its colours already.
 func (d *detailer) drawn(label, value string) {
-	d.lines = append(d.lines, d.look.Dim.Paint(widget.Fit(widget.Clean(label), labelWidth, d.look.Glyphs.More))+value)
+	d.lines = append(d.lines, d.look.Dim.Paint(widget.Fit(text.Clean(label), labelWidth, d.look.Glyphs.More))+value)
 }
 
 func (d *detailer) list(label string, values []string) {
@@ -172,7 +216,7 @@ func (d *detailer) list(label string, values []string) {
 }
 
 func (d *detailer) text(s string, style widget.Style) {
-	for _, part := range widget.Wrap(widget.Clean(oneLine(s)), d.w) {
+	for _, part := range widget.Wrap(text.Line(s), d.w) {
 		d.lines = append(d.lines, style.Paint(part))
 	}
 }

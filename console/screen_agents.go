@@ -11,6 +11,7 @@ import (
 
 	"cyphers.ai/tlsmcp/console/widget"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // agentsScreen is who called what at the MCP server.
@@ -78,8 +79,12 @@ func (a *agentsScreen) changedTools(m *Model) []*controlv1.Tool {
 }
 
 func (a *agentsScreen) draw(m *Model, w, h int) []string {
-	side := sideWidth(w)
-	tools := a.toolLines(m, w-side-4)
+	return m.withDetails(w, h, func(w int) []string { return a.lists(m, w, h) })
+}
+
+// lists are the agents, and below them the tools that they are held to.
+func (a *agentsScreen) lists(m *Model, w, h int) []string {
+	tools := a.toolLines(m, w-4)
 	below := 0
 	if len(tools) > 0 && h >= 14 {
 		below = min(len(tools)+2, max(h/3, 4))
@@ -90,18 +95,11 @@ func (a *agentsScreen) draw(m *Model, w, h int) []string {
 	} else if len(a.rows) > 0 {
 		note = fmt.Sprintf("%d by %s", len(a.rows), a.sort())
 	}
-	main := m.pane(&a.list, paneSpec{title: "Agents", note: note, topic: TopicAgents, length: len(a.rows), empty: a.empty(m), table: a.table(m)}, w-side, h-below)
+	main := m.pane(&a.list, paneSpec{title: "Agents", note: note, topic: TopicAgents, length: len(a.rows), empty: a.empty(m), table: a.table(m)}, w, h-below)
 	if below > 0 {
-		main = append(main, m.look.Box("Tools", a.pinning(m), tools, w-side, below, false)...)
+		main = append(main, m.look.Box("Tools", a.pinning(m), tools, w, below, false)...)
 	}
-	if side == 0 {
-		return main
-	}
-	var lines []string
-	if r := a.chosen(); r != nil {
-		lines = m.agentDetails(r, side-4, h-2)
-	}
-	return widget.Beside(main, m.look.Box("Details", "", lines, side, h, false))
+	return main
 }
 
 func (a *agentsScreen) empty(m *Model) []string {
@@ -133,11 +131,11 @@ func (a *agentsScreen) table(m *Model) *widget.Table {
 				if n == 0 {
 					style = l.Dim
 				}
-				return widget.Cell{Text: widget.Count(n), Style: style}
+				return widget.Cell{Text: text.Count(n), Style: style}
 			}
 			return widget.Row{Dim: m.old(), Cells: []widget.Cell{
-				{Text: widget.Clean(cmp.Or(shortIdentity(r.GetIdentity()), "(no certificate)")), Style: l.Text}, number(r.GetCalls(), l.Strong), number(r.GetRefused(), l.Bad), number(r.GetFailed(), l.Warn),
-				number(uint64(r.GetConnections()), l.Good), {Text: widget.Clean(lastCall(r)), Style: l.Info}, {Text: widget.Ago(now, r.GetLastSeen().AsTime()), Style: l.Dim},
+				{Text: text.Clean(cmp.Or(shortIdentity(r.GetIdentity()), "(no certificate)")), Style: l.Text}, number(r.GetCalls(), l.Strong), number(r.GetRefused(), l.Bad), number(r.GetFailed(), l.Warn),
+				number(uint64(r.GetConnections()), l.Good), {Text: text.Clean(lastCall(r)), Style: l.Info}, {Text: widget.Ago(now, r.GetLastSeen().AsTime()), Style: l.Dim},
 			}}
 		},
 	}
@@ -169,7 +167,7 @@ func (a *agentsScreen) toolLines(m *Model, w int) []string {
 		if t.GetState() == "changed" {
 			note += ", a approves it"
 		}
-		out = append(out, widget.Sides(style.Paint(mark)+" "+l.Text.Paint(widget.Clean(t.GetName())), style.Paint(note), w, l.Glyphs.More))
+		out = append(out, widget.Sides(style.Paint(mark)+" "+l.Text.Paint(text.Clean(t.GetName())), style.Paint(note), w, l.Glyphs.More))
 	}
 	return out
 }
@@ -177,10 +175,10 @@ func (a *agentsScreen) toolLines(m *Model, w int) []string {
 // agentDetails is an agent, and its last calls as the feed has them.
 func (m *Model) agentDetails(r *controlv1.Agent, w, h int) []string {
 	d := detailer{look: m.look, w: w}
-	d.head(widget.Clean(cmp.Or(r.GetIdentity(), "(no certificate)")), "")
+	d.head(text.Clean(cmp.Or(r.GetIdentity(), "(no certificate)")), "")
 	d.row("client", r.GetClient())
-	d.row("calls", fmt.Sprintf("%s, %s refused, %s failed", widget.Count(r.GetCalls()), widget.Count(r.GetRefused()), widget.Count(r.GetFailed())))
-	d.row("open", fmt.Sprintf("%s, %s, %s", plural(int(r.GetConnections()), "connection"), plural(int(r.GetSessions()), "session"), plural(int(r.GetChildren()), "server process")))
+	d.row("calls", fmt.Sprintf("%s, %s refused, %s failed", text.Count(r.GetCalls()), text.Count(r.GetRefused()), text.Count(r.GetFailed())))
+	d.row("open", fmt.Sprintf("%s, %s, %s", text.Plural(r.GetConnections(), "connection"), text.Plural(r.GetSessions(), "session"), text.Plural(r.GetChildren(), "server process")))
 	d.row("last call", lastCall(r))
 	d.row("first seen", moment(r.GetFirstSeen().AsTime()))
 	d.row("last seen", moment(r.GetLastSeen().AsTime()))
@@ -196,7 +194,7 @@ func (m *Model) agentDetails(r *controlv1.Agent, w, h int) []string {
 		}
 		glyph, style := eventMark(m.look, e)
 		d.lines = append(d.lines, m.look.Dim.Paint(e.GetTime().AsTime().Local().Format(time.TimeOnly))+" "+style.Paint(glyph)+" "+
-			m.look.Text.Paint(widget.Clean(eventText(e))))
+			m.look.Text.Paint(text.Clean(eventText(e))))
 		room--
 	}
 	return d.lines
@@ -206,11 +204,11 @@ func (m *Model) agentDetails(r *controlv1.Agent, w, h int) []string {
 func definition(raw string) []string {
 	var out bytes.Buffer
 	if json.Indent(&out, []byte(raw), "", "  ") != nil {
-		return []string{widget.Clean(oneLine(raw))}
+		return []string{text.Line(raw)}
 	}
 	lines := strings.Split(out.String(), "\n")
 	for i := range lines {
-		lines[i] = widget.Clean(lines[i])
+		lines[i] = text.Clean(lines[i])
 	}
 	return lines
 }

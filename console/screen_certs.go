@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/console/widget"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // certsScreen is the list of certificates. The overview shows the same rows, in
@@ -119,11 +120,10 @@ func (c *certsScreen) table(m *Model, cursor int, focus bool) *widget.Table {
 func (c *certsScreen) row(m *Model, r *certRow, now time.Time) widget.Row {
 	l := m.look
 	st := r.state(now)
-	text := l.Text
+	name, end := l.Text, l.Text
 	if st == stateRevoked {
-		text = l.Dim
+		name = l.Dim
 	}
-	end := l.Text
 	switch st {
 	case stateExpiring:
 		end = l.Warn
@@ -133,14 +133,14 @@ func (c *certsScreen) row(m *Model, r *certRow, now time.Time) widget.Row {
 	conns, style := "", l.Dim
 	switch n := m.store.conns[r.GetSerial()]; {
 	case n > 0:
-		conns, style = widget.Count(uint64(n)), l.Strong
+		conns, style = text.Count(uint64(n)), l.Strong
 	case m.store.connsTotal >= 0:
 		conns = "0"
 	}
 	return widget.Row{
 		Marked: c.marks[r.GetId()], Dim: m.old(),
 		Cells: []widget.Cell{
-			stateCell(l, st), {Text: widget.Clean(r.name()), Style: text}, {Text: r.GetType(), Style: l.Dim}, {Text: widget.Clean(r.issuer), Style: l.Dim},
+			stateCell(l, st), {Text: text.Clean(r.name()), Style: name}, {Text: r.GetType(), Style: l.Dim}, {Text: text.Clean(r.issuer), Style: l.Dim},
 			{Text: widget.Span(r.GetNotAfter().AsTime().Sub(now)), Style: end}, {Text: conns, Style: style},
 			{Text: widget.Ago(now, m.store.seen[r.GetSerial()]), Style: l.Dim},
 		},
@@ -149,9 +149,9 @@ func (c *certsScreen) row(m *Model, r *certRow, now time.Time) widget.Row {
 
 // note is what the frame of the list says at its right.
 func (c *certsScreen) note(m *Model) string {
-	n := fmt.Sprintf("%s by %s", widget.Count(uint64(len(c.rows))), c.sort())
+	n := fmt.Sprintf("%s by %s", text.Count(uint64(len(c.rows))), c.sort())
 	if c.filter.text != "" {
-		n = fmt.Sprintf("/%s  %s of %s", c.filter.text, widget.Count(uint64(len(c.rows))), widget.Count(uint64(len(m.store.rows))))
+		n = fmt.Sprintf("/%s  %s of %s", c.filter.text, text.Count(uint64(len(c.rows))), text.Count(uint64(len(m.store.rows))))
 	}
 	if len(c.marks) > 0 {
 		n += fmt.Sprintf(", %d marked", len(c.marks))
@@ -168,17 +168,10 @@ func (c *certsScreen) title(l *widget.Look) string {
 }
 
 func (c *certsScreen) draw(m *Model, w, h int) []string {
-	side := sideWidth(w)
-	main := m.pane(&c.list, paneSpec{title: c.title(m.look), note: c.note(m), topic: TopicCertificates, length: len(c.rows), empty: c.empty(m),
-		table: c.table(m, c.at, true)}, w-side, h)
-	if side == 0 {
-		return main
-	}
-	var lines []string
-	if r := c.chosen(m); r != nil {
-		lines = m.certDetails(r, side-4)
-	}
-	return widget.Beside(main, m.look.Box("Details", "", lines, side, h, false))
+	return m.withDetails(w, h, func(w int) []string {
+		return m.pane(&c.list, paneSpec{title: c.title(m.look), note: c.note(m), topic: TopicCertificates, length: len(c.rows), empty: c.empty(m),
+			table: c.table(m, c.at, true)}, w, h)
+	})
 }
 
 // empty is what a list without rows says.
@@ -195,7 +188,7 @@ func (m *Model) certDetails(r *certRow, w int) []string {
 	st := r.state(now)
 	cell := stateCell(l, st)
 	d := detailer{look: l, w: w}
-	d.head(widget.Clean(r.name()), cell.Style.Paint(cell.Text))
+	d.head(text.Clean(r.name()), cell.Style.Paint(cell.Text))
 	d.row("identity", r.GetIdentity())
 	d.row("type", r.GetType())
 	d.row("service", r.GetServiceId())

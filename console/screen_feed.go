@@ -11,6 +11,7 @@ import (
 
 	"cyphers.ai/tlsmcp/console/widget"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // feedScreen is what happens, as it happens.
@@ -54,14 +55,14 @@ func (f *feedScreen) note(m *Model) string {
 	fd := &m.store.feed
 	var parts []string
 	if fd.filter.text != "" {
-		parts = append(parts, fmt.Sprintf("/%s  %s of %s", fd.filter.text, widget.Count(uint64(len(fd.list()))), widget.Count(uint64(len(tail(fd.all))))))
+		parts = append(parts, fmt.Sprintf("/%s  %s of %s", fd.filter.text, text.Count(uint64(len(fd.list()))), text.Count(uint64(len(tail(fd.all))))))
 	}
 	if fd.missed > 0 {
-		parts = append(parts, widget.Count(fd.missed)+" dropped")
+		parts = append(parts, text.Count(fd.missed)+" dropped")
 	}
 	switch {
 	case fd.paused:
-		parts = append(parts, "paused, "+widget.Count(fd.behind)+" new")
+		parts = append(parts, "paused, "+text.Count(fd.behind)+" new")
 	case f.follow:
 		parts = append(parts, "following")
 	default:
@@ -96,7 +97,7 @@ func eventRow(l *widget.Look, e *controlv1.Event) widget.Row {
 	}
 	return widget.Row{Cells: []widget.Cell{
 		{Text: e.GetTime().AsTime().Local().Format(time.TimeOnly), Style: l.Dim}, {Text: glyph, Style: style}, {Text: e.GetKind(), Style: l.Dim},
-		{Text: widget.Clean(who), Style: whoStyle}, {Text: widget.Clean(host(e.GetRemote())), Style: l.Dim}, {Text: widget.Clean(eventText(e)), Style: what},
+		{Text: text.Clean(who), Style: whoStyle}, {Text: text.Clean(host(e.GetRemote())), Style: l.Dim}, {Text: text.Clean(eventText(e)), Style: what},
 	}}
 }
 
@@ -139,11 +140,11 @@ func eventText(e *controlv1.Event) string {
 	case "refused":
 		return "refused: " + words(e.GetOutcome())
 	case "closed":
-		return fmt.Sprintf("closed: %s, %s in %s", words(e.GetOutcome()), widget.Plural(int(e.GetRequests()), "request", "requests"), widget.Millis(e.GetDurationMs()))
+		return fmt.Sprintf("closed: %s, %s in %s", words(e.GetOutcome()), text.Plural(e.GetRequests(), "request"), widget.Millis(e.GetDurationMs()))
 	}
 	parts := []string{e.GetMethod(), e.GetTarget(), e.GetOutcome(), e.GetDetail()}
 	if e.GetCount() > 0 {
-		parts = append(parts, "("+widget.Plural(int(e.GetCount()), "connection", "connections")+" cut)")
+		parts = append(parts, "("+text.Plural(e.GetCount(), "connection")+" cut)")
 	}
 	return oneLine(strings.Join(parts, " "))
 }
@@ -181,21 +182,14 @@ func shortIdentity(id string) string {
 }
 
 func (f *feedScreen) draw(m *Model, w, h int) []string {
-	side := sideWidth(w)
 	shown := m.store.feed.list()
 	empty := []string{"Nothing has happened yet.", "Connections show here as they come."}
 	if m.store.feed.filter.text != "" {
 		empty = []string{"Nothing fits /" + m.store.feed.filter.text, "esc shows everything again"}
 	}
-	main := m.pane(&f.list, paneSpec{title: "Feed", note: f.note(m), live: true, length: len(shown), empty: empty, table: f.table(m, shown, f.at, true)}, w-side, h)
-	if side == 0 {
-		return main
-	}
-	var lines []string
-	if e := f.chosen(m); e != nil {
-		lines = m.eventDetails(e, side-4)
-	}
-	return widget.Beside(main, m.look.Box("Details", "", lines, side, h, false))
+	return m.withDetails(w, h, func(w int) []string {
+		return m.pane(&f.list, paneSpec{title: "Feed", note: f.note(m), live: true, length: len(shown), empty: empty, table: f.table(m, shown, f.at, true)}, w, h)
+	})
 }
 
 // eventDetails is all that an event says.
@@ -203,7 +197,7 @@ func (m *Model) eventDetails(e *controlv1.Event, w int) []string {
 	l := m.look
 	glyph, style := eventMark(l, e)
 	d := detailer{look: l, w: w}
-	d.head(widget.Clean(cmp.Or(e.GetIdentity(), e.GetActor(), e.GetKind())), style.Paint(glyph+" "+e.GetKind()))
+	d.head(text.Clean(cmp.Or(e.GetIdentity(), e.GetActor(), e.GetKind())), style.Paint(glyph+" "+e.GetKind()))
 	if e.GetKind() == "refused" {
 		d.text(e.GetDetail(), l.Bad)
 		d.gap()
@@ -224,7 +218,7 @@ func (m *Model) eventDetails(e *controlv1.Event, w int) []string {
 		d.row("took", widget.Millis(e.GetDurationMs()))
 	}
 	if e.GetKind() == "closed" {
-		d.row("traffic", fmt.Sprintf("%d requests, %s in, %s out", e.GetRequests(), widget.Bytes(e.GetBytesIn()), widget.Bytes(e.GetBytesOut())))
+		d.row("traffic", fmt.Sprintf("%d requests, %s in, %s out", e.GetRequests(), text.Bytes(e.GetBytesIn()), text.Bytes(e.GetBytesOut())))
 	}
 	d.row("session", e.GetSession())
 	if e.GetConnection() > 0 {
@@ -232,7 +226,7 @@ func (m *Model) eventDetails(e *controlv1.Event, w int) []string {
 	}
 	d.row("serial", e.GetSerial())
 	for _, k := range slices.Sorted(maps.Keys(e.GetAttributes())) {
-		d.row(widget.Clean(k), e.GetAttributes()[k])
+		d.row(text.Clean(k), e.GetAttributes()[k])
 	}
 	d.row("sequence", fmt.Sprint(e.GetSequence()))
 	return d.lines

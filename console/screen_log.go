@@ -7,6 +7,7 @@ import (
 
 	"cyphers.ai/tlsmcp/console/widget"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // logScreen is what was done: by operators, by the Hub, by the sidecar itself.
@@ -44,22 +45,15 @@ func (g *logScreen) changed(m *Model) {
 }
 
 func (g *logScreen) draw(m *Model, w, h int) []string {
-	side := sideWidth(w)
-	note := widget.Count(uint64(len(g.rows))) + " of the last 7 days"
+	note := text.Count(uint64(len(g.rows))) + " in the last 7 days"
 	empty := []string{"Nobody changed anything in the last seven days.", "Reloads, revocations and what operators do show here; tlsmcp audit tail has the rest."}
 	if g.filter.text != "" {
 		note = fmt.Sprintf("/%s  %d of %d", g.filter.text, len(g.rows), len(m.store.log))
 		empty = []string{"Nothing fits /" + g.filter.text, "esc shows everything again"}
 	}
-	main := m.pane(&g.list, paneSpec{title: "Log", note: note, topic: TopicLog, length: len(g.rows), empty: empty, table: g.table(m)}, w-side, h)
-	if side == 0 {
-		return main
-	}
-	var lines []string
-	if e := g.chosen(); e != nil {
-		lines = m.eventDetails(e, side-4)
-	}
-	return widget.Beside(main, m.look.Box("Details", "", lines, side, h, false))
+	return m.withDetails(w, h, func(w int) []string {
+		return m.pane(&g.list, paneSpec{title: "Log", note: note, topic: TopicLog, length: len(g.rows), empty: empty, table: g.table(m)}, w, h)
+	})
 }
 
 func (g *logScreen) table(m *Model) *widget.Table {
@@ -73,7 +67,7 @@ func (g *logScreen) table(m *Model) *widget.Table {
 			who := cmp.Or(e.GetActor(), shortIdentity(e.GetIdentity()))
 			return widget.Row{Dim: m.old(), Cells: []widget.Cell{
 				{Text: logTime(m.now(), e.GetTime().AsTime()), Style: l.Dim}, {Text: glyph, Style: style}, {Text: e.GetKind(), Style: l.Dim},
-				{Text: widget.Clean(who), Style: l.Text}, {Text: widget.Clean(eventText(e)), Style: l.Text},
+				{Text: text.Clean(who), Style: l.Text}, {Text: text.Clean(eventText(e)), Style: l.Text},
 			}}
 		},
 	}

@@ -8,6 +8,7 @@ import (
 
 	"cyphers.ai/tlsmcp/console/widget"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // overviewScreen is everything at a glance. Its list is that of the
@@ -57,7 +58,7 @@ func (o *overviewScreen) scoreBox(m *Model, w int) []string {
 			style = l.Dim
 		}
 		fixes := len(r.Recommendations)
-		line := widget.Plural(fixes, "fix", "fixes") + " waiting"
+		line := text.Plural(fixes, "fix") + " waiting"
 		if fixes == 0 {
 			line = "nothing to mend"
 		}
@@ -104,19 +105,19 @@ func (o *overviewScreen) fleetBox(m *Model, w int) []string {
 			if n == 0 || m.old() {
 				style = l.Dim
 			}
-			return style.Paint(widget.Count(uint64(n)) + " " + what)
+			return style.Paint(text.Count(uint64(n)) + " " + what)
 		}
-		lines[0] = l.Strong.Paint(widget.Plural(len(s.rows), "cert", "certs")) + "  " + part(l.Warn, n[stateExpiring], "expiring") + "  " +
+		lines[0] = l.Strong.Paint(text.Plural(len(s.rows), "cert")) + "  " + part(l.Warn, n[stateExpiring], "expiring") + "  " +
 			part(l.Bad, n[stateExpired], "expired") + "  " + part(l.Text, n[stateRevoked], "revoked")
 		if r := c.soonest; r != nil {
-			lines[2] = l.Dim.Paint("next expiry  ") + l.Text.Paint(widget.Cut(widget.Clean(r.name()), max(inner-26, 8), l.Glyphs.More)) +
+			lines[2] = l.Dim.Paint("next expiry  ") + l.Text.Paint(widget.Cut(text.Clean(r.name()), max(inner-26, 8), l.Glyphs.More)) +
 				l.Dim.Paint("  in ") + stateStyle(l, r.state(now)).Paint(widget.Span(r.GetNotAfter().AsTime().Sub(now)))
 		} else {
 			lines[2] = l.Dim.Paint("no certificate is valid now")
 		}
 	} else if e := s.errs[TopicCertificates]; e != nil {
-		lines[0] = l.Warn.Paint(widget.Clean(oneLine(e.Detail)))
-		lines[2] = l.Dim.Paint(widget.Clean(oneLine(e.Hint)))
+		lines[0] = l.Warn.Paint(text.Line(e.Detail))
+		lines[2] = l.Dim.Paint(text.Line(e.Hint))
 	} else if m.slow && m.link == linkLive {
 		lines[0] = l.Dim.Paint("asking the Hub" + l.Glyphs.More)
 	}
@@ -143,7 +144,7 @@ func (o *overviewScreen) fleetNote(m *Model) string {
 
 func (o *overviewScreen) traffic(m *Model, c *controlv1.Counters, w int) string {
 	l := m.look
-	live := l.Strong.Paint(widget.Count(uint64(c.GetConnections()))) + l.Dim.Paint(" live")
+	live := l.Strong.Paint(text.Count(uint64(c.GetConnections()))) + l.Dim.Paint(" live")
 	refused := l.Dim.Paint("refused -")
 	if tenths, ok := m.store.refusedShare(); ok {
 		style := l.Dim
@@ -160,11 +161,11 @@ func (o *overviewScreen) traffic(m *Model, c *controlv1.Counters, w int) string 
 	per := c.GetHandshakesPerMinute()
 	now := ""
 	if len(per) > 0 {
-		now = " " + widget.Count(uint64(per[len(per)-1]))
+		now = " " + text.Count(uint64(per[len(per)-1]))
 	}
-	spark := l.Spark(per, max(room-len(now), 4), l.Wave)
+	spark := l.Spark(per, 0, max(room-len(now), 4), l.Wave)
 	if m.old() {
-		spark = l.Spark(per, max(room-len(now), 4), l.Dim)
+		spark = l.Spark(per, 0, max(room-len(now), 4), l.Dim)
 	}
 	return live + "  " + l.Dim.Paint(label) + spark + l.Text.Paint(now) + "  " + refused
 }
@@ -189,17 +190,17 @@ func (o *overviewScreen) sidecarBox(m *Model, w int) []string {
 	third := l.Dim.Paint("well: " + fmt.Sprint(len(st.GetChecks())) + " checks")
 	for _, c := range st.GetChecks() {
 		if !c.GetOk() {
-			third = l.Warn.Paint(widget.Clean(oneLine(c.GetName() + ": " + c.GetDetail())))
+			third = l.Warn.Paint(text.Line(c.GetName() + ": " + c.GetDetail()))
 			break
 		}
 	}
 	hub := st.GetHub()
 	if hub.GetKind() != "none" && hub.GetKind() != "" && !hub.GetConnected() {
-		third = l.Warn.Paint("Hub away: " + widget.Clean(oneLine(cmp.Or(hub.GetError(), "not connected"))))
+		third = l.Warn.Paint("Hub away: " + text.Line(cmp.Or(hub.GetError(), "not connected")))
 	}
 	up := "up " + widget.Span(m.now().Sub(st.GetStartedAt().AsTime()))
-	return l.Box("Sidecar", widget.Clean(st.GetVersion()), []string{
-		widget.Sides(state+l.Dim.Paint("  mTLS "+st.GetMode()), l.Dim.Paint(up), inner, l.Glyphs.More), l.Text.Paint(widget.Clean(where)), third,
+	return l.Box("Sidecar", text.Clean(st.GetVersion()), []string{
+		widget.Sides(state+l.Dim.Paint("  mTLS "+st.GetMode()), l.Dim.Paint(up), inner, l.Glyphs.More), l.Text.Paint(text.Clean(where)), third,
 	}, w, topRows, false)
 }
 

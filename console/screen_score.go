@@ -9,6 +9,7 @@ import (
 
 	"cyphers.ai/tlsmcp/console/widget"
 	"cyphers.ai/tlsmcp/pkg/score"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // scoreScreen is the score: bars by category, and what raises it.
@@ -87,23 +88,18 @@ func (s *scoreScreen) draw(m *Model, w, h int) []string {
 	if m.store.scored == nil {
 		return m.pane(&s.list, paneSpec{title: "Score", topic: TopicScore}, w, h)
 	}
-	side := sideWidth(w)
-	main := w - side
-	top := s.bars(m, main, h)
+	return m.withDetails(w, h, func(w int) []string { return s.lists(m, w, h) })
+}
+
+// lists are the bars, and below them the checks.
+func (s *scoreScreen) lists(m *Model, w, h int) []string {
+	top := s.bars(m, w, h)
 	note := "by " + s.sort()
 	if s.filter.text != "" {
 		note = fmt.Sprintf("/%s  %d of %d", s.filter.text, len(s.rows), len(m.store.scored.Report.Checks))
 	}
-	out := append(top, m.pane(&s.list, paneSpec{title: "Checks", note: note, topic: TopicScore, length: len(s.rows),
-		empty: []string{"Nothing fits /" + s.filter.text, "esc shows everything again"}, table: s.table(m)}, main, h-len(top))...)
-	if side == 0 {
-		return out
-	}
-	var lines []string
-	if c := s.chosen(); c != nil {
-		lines = m.checkDetails(c, side-4)
-	}
-	return widget.Beside(out, m.look.Box("Details", "", lines, side, h, false))
+	return append(top, m.pane(&s.list, paneSpec{title: "Checks", note: note, topic: TopicScore, length: len(s.rows),
+		empty: []string{"Nothing fits /" + s.filter.text, "esc shows everything again"}, table: s.table(m)}, w, h-len(top))...)
 }
 
 // bars is the whole score, the trend, and a bar for each category.
@@ -117,8 +113,8 @@ func (s *scoreScreen) bars(m *Model, w, h int) []string {
 	head := style.On("1").Paint(fmt.Sprintf("%-2s %d/100", r.Grade, r.Score)) + "  " + m.trend()
 	gauge := inner - widget.Width(head) - 2
 	lines := []string{head + "  " + l.Bar(r.Score, 100, gauge, style)}
-	if text := capsText(r); text != "" {
-		lines = append(lines, l.Warn.Paint(widget.Clean(text)))
+	if held := capsText(r); held != "" {
+		lines = append(lines, l.Warn.Paint(text.Clean(held)))
 	}
 	columns := 1
 	if inner >= 72 {
@@ -140,7 +136,7 @@ func (s *scoreScreen) bars(m *Model, w, h int) []string {
 	}
 	if points := m.store.points(); len(points) > 1 && h >= 26 {
 		label := widget.Span(points[len(points)-1].At.Sub(points[0].At))
-		lines = append(lines, l.Dim.Paint(widget.Fit("last "+label, categoryWidth+2, ""))+l.Spark(course(points, inner-categoryWidth-2), inner-categoryWidth-2, l.Wave))
+		lines = append(lines, l.Dim.Paint(widget.Fit("last "+label, categoryWidth+2, ""))+l.Spark(course(points, inner-categoryWidth-2), 0, inner-categoryWidth-2, l.Wave))
 	}
 	return l.Box("Score", "measured "+fmt.Sprint(r.MeasuredPercent)+"%", lines, w, len(lines)+2, false)
 }
@@ -162,7 +158,7 @@ const categoryWidth = 14
 
 func (s *scoreScreen) category(m *Model, c score.Subtotal, w int) string {
 	l := m.look
-	name := widget.Fit(widget.Clean(c.Name), categoryWidth, l.Glyphs.More)
+	name := widget.Fit(text.Clean(c.Name), categoryWidth, l.Glyphs.More)
 	if c.Of == 0 {
 		return l.Dim.Paint(name) + "  " + l.Dim.Paint(widget.Fit("does not apply", w-categoryWidth-2, l.Glyphs.More))
 	}
@@ -225,12 +221,12 @@ func (s *scoreScreen) table(m *Model) *widget.Table {
 					style = l.Good
 				}
 			}
-			text := c.Evidence
+			said := cmp.Or(c.Evidence, c.Reason)
 			if c.Fix != nil {
-				text = fixText(c)
+				said = fixText(c)
 			}
-			return widget.Row{Dim: m.old(), Cells: []widget.Cell{resultCell(l, c.Result), {Text: c.ID, Style: l.Dim}, {Text: widget.Clean(c.Title), Style: l.Text},
-				{Text: gain, Style: style}, {Text: widget.Clean(oneLine(text)), Style: l.Dim}}}
+			return widget.Row{Dim: m.old(), Cells: []widget.Cell{resultCell(l, c.Result), {Text: c.ID, Style: l.Dim}, {Text: text.Clean(c.Title), Style: l.Text},
+				{Text: gain, Style: style}, {Text: text.Line(said), Style: l.Dim}}}
 		},
 	}
 }
@@ -247,7 +243,7 @@ func (m *Model) checkDetails(c *score.Check, w int) []string {
 	l := m.look
 	d := detailer{look: l, w: w}
 	cell := resultCell(l, c.Result)
-	d.head(widget.Clean(c.ID+"  "+c.Title), cell.Style.Paint(cell.Text))
+	d.head(text.Clean(c.ID+"  "+c.Title), cell.Style.Paint(cell.Text))
 	d.text(c.Reason, l.Text)
 	d.gap()
 	d.row("evidence", c.Evidence)

@@ -1,6 +1,10 @@
 package widget
 
-import "strings"
+import (
+	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/text"
+)
 
 // Box draws lines in a frame of exactly w by h cells, with a title and a note at
 // the right of the upper edge. Lines that are too many or too wide are cut.
@@ -26,7 +30,7 @@ func (l *Look) Box(title, note string, lines []string, w, h int, focus bool) []s
 
 func (l *Look) top(title, note string, w int, edge, name Style) string {
 	g := &l.Glyphs
-	title, note = Clean(title), Clean(note)
+	title, note = text.Clean(title), text.Clean(note)
 	room := w - 2
 	left, right := "", ""
 	if title != "" {

@@ -3,6 +3,6 @@
 // every screen can be held to a golden file, and drawn at any size.
 //
 // Widths are cells of the terminal and never bytes. What comes from outside (a
-// certificate's name, a reason) passes [Clean] before it is drawn: a name must
-// not move the cursor.
+// certificate's name, a reason) passes package text before it is drawn: a
+// name must not move the cursor.
 package widget

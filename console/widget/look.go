@@ -7,6 +7,8 @@ import (
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/muesli/termenv"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Style is how a text is drawn: the parameters of one SGR sequence. The empty
@@ -137,7 +139,7 @@ func unicodeGlyphs() Glyphs {
 		Good: "✓", Warn: "!", Bad: "×", Gone: "⊘", Info: "•", Quiet: "·",
 		Dot: "●", Pointer: "▸", Mark: "◆", Up: "▲", Down: "▼", Same: "=",
 		More: "…", Enter: "⏎", Bullet: "·", Sep: "·",
-		Spark: []string{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
+		Spark: text.Bars(),
 		Full:  "█", Rest: "░", Parts: []string{"▏", "▎", "▍", "▌", "▋", "▊", "▉"},
 		TopLeft: "┌", TopRight: "┐", Bottom: "└", Right: "┘", Across: "─", Along: "│", Thumb: "┃",
 	}

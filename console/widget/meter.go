@@ -1,6 +1,10 @@
 package widget
 
-import "strings"
+import (
+	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/text"
+)
 
 // Bar draws part/of as a bar of w cells, to an eighth of a cell where the glyphs
 // can.
@@ -14,31 +18,18 @@ func (l *Look) Bar(part, of, w int, full Style) string {
 	if of > 0 {
 		steps = min(max(part, 0), of) * w * fine / of
 	}
-	text := strings.Repeat(g.Full, steps/fine)
+	cells := strings.Repeat(g.Full, steps/fine)
 	if rest := steps % fine; rest > 0 {
-		text += g.Parts[rest-1]
+		cells += g.Parts[rest-1]
 	}
-	return full.Paint(text) + l.GaugeRest.Paint(strings.Repeat(g.Rest, w-Width(text)))
+	return full.Paint(cells) + l.GaugeRest.Paint(strings.Repeat(g.Rest, w-Width(cells)))
 }
 
-// Spark draws numbers as a row of bars, the last w of them. Nothing at all is
-// the lowest bar, and anything is more than that.
-func (l *Look) Spark(values []uint32, w int, style Style) string {
+// Spark draws numbers as a row of bars, the last w of them. What reaches the top
+// is most, or the greatest of them when that is more.
+func (l *Look) Spark(values []uint32, most uint32, w int, style Style) string {
 	values = values[max(0, len(values)-max(w, 0)):]
-	bars := l.Glyphs.Spark
-	var most uint32
-	for _, v := range values {
-		most = max(most, v)
-	}
-	var b strings.Builder
-	for _, v := range values {
-		i := 0
-		if v > 0 { // rounded up
-			i = int((uint64(v)*uint64(len(bars)-1) + uint64(most) - 1) / uint64(most))
-		}
-		b.WriteString(bars[i])
-	}
-	return style.Paint(b.String())
+	return style.Paint(text.Spark(values, most, l.Glyphs.Spark))
 }
 
 // Grade is the style of a score.
