@@ -69,7 +69,7 @@ func newRevoke(m *Model, rows []*certRow) *confirm {
 	c := &confirm{rows: rows, grave: true, verb: "revoke it"}
 	c.title = "Revoke " + text.Clean(rows[0].name())
 	if len(rows) > 1 {
-		c.title = fmt.Sprintf("Revoke %d certificates", len(rows))
+		c.title = "Revoke " + text.Plural(len(rows), "certificate")
 		c.verb, c.typed = fmt.Sprintf("revoke %d", len(rows)), fmt.Sprint(len(rows))
 	} else if rows[0].GetType() == "ca" {
 		c.typed = rows[0].name()

@@ -53,7 +53,7 @@ func (d *daemon) revoke(ctx context.Context, a Args) (Outcome, error) {
 			o.Text = fmt.Sprintf("%s (%d had been before)", o.Text, already)
 		}
 		if p := spread(ctx, h, last.GetSequence()); p != nil {
-			o.Text += fmt.Sprintf(": applied by %d of %d sidecars in %d ms, %s cut", p.GetApplied(), p.GetConnected(),
+			o.Text += fmt.Sprintf(": applied by %d of %s in %d ms, %s cut", p.GetApplied(), text.Plural(p.GetConnected(), "sidecar"),
 				d.now().Sub(started).Milliseconds(), text.Plural(p.GetCut(), "connection"))
 		}
 		return o, nil

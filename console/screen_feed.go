@@ -218,7 +218,7 @@ func (m *Model) eventDetails(e *controlv1.Event, w int) []string {
 		d.row("took", widget.Millis(e.GetDurationMs()))
 	}
 	if e.GetKind() == "closed" {
-		d.row("traffic", fmt.Sprintf("%d requests, %s in, %s out", e.GetRequests(), text.Bytes(e.GetBytesIn()), text.Bytes(e.GetBytesOut())))
+		d.row("traffic", fmt.Sprintf("%s, %s in, %s out", text.Plural(e.GetRequests(), "request"), text.Bytes(e.GetBytesIn()), text.Bytes(e.GetBytesOut())))
 	}
 	d.row("session", e.GetSession())
 	if e.GetConnection() > 0 {

@@ -40,6 +40,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/identity"
 	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/score"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Options are what a Daemon needs from outside.
@@ -399,7 +400,7 @@ func (d *Daemon) statusLine() string {
 	if s := d.keys.Current(); s != nil {
 		cert = "certificate valid for " + s.Leaf.NotAfter.Sub(d.now()).Round(time.Minute).String()
 	}
-	return fmt.Sprintf("%d connections of %d identities; %s%s", open, certificates, cert, d.linkStatus())
+	return fmt.Sprintf("%s of %s; %s%s", text.Plural(open, "connection"), text.Plural(certificates, "identity"), cert, d.linkStatus())
 }
 
 func (d *Daemon) config() *config.Config { return d.cfg.Load() }

@@ -9,6 +9,7 @@ import (
 
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newAlert is `tlsmcp alert`.
@@ -38,7 +39,7 @@ Exit codes: 0 every webhook took it, 1 one did not or there is none, 3 no Hub is
 					if !d.GetDelivered() {
 						said = d.GetError()
 					}
-					fmt.Fprintf(s.out, "%s %s  %s\n", paint.mark(d.GetDelivered(), true), printable(d.GetUrl()), printable(said))
+					fmt.Fprintf(s.out, "%s %s  %s\n", paint.mark(d.GetDelivered(), true), text.Clean(d.GetUrl()), text.Clean(said))
 				}
 				return nil
 			})

@@ -20,6 +20,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/ipc/hubjson"
 	"cyphers.ai/tlsmcp/pkg/audit"
+	"cyphers.ai/tlsmcp/pkg/text"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
 
@@ -295,21 +296,21 @@ func printReport(s stdio, d *daemonConn, r *audit.Report) error {
 		paint := painter(colours(s.out))
 		state := paint.good("✓ the log is whole")
 		if !r.OK() {
-			state = paint.bad(fmt.Sprintf("× %d faults", len(r.Faults)+r.More))
+			state = paint.bad("× " + text.Plural(len(r.Faults)+r.More, "fault"))
 		}
-		fmt.Fprintf(s.out, "%s: %d entries, %d to %d, log %s\n", state, r.Entries, r.First, r.Last, r.Log)
+		fmt.Fprintf(s.out, "%s: %s, %d to %d, log %s\n", state, text.Plural(r.Entries, "entry"), r.First, r.Last, r.Log)
 		if r.Files > 0 && r.FirstTime != "" {
-			fmt.Fprintf(s.out, "  from %s to %s, in %d files\n", r.FirstTime, r.LastTime, r.Files)
+			fmt.Fprintf(s.out, "  from %s to %s, in %s\n", r.FirstTime, r.LastTime, text.Plural(r.Files, "file"))
 		}
-		fmt.Fprintf(s.out, "  %d checkpoints, signed with the key %s; %d entries after the last one\n", r.Checkpoints, strings.Join(r.Keys, " and "), r.Unsigned)
+		fmt.Fprintf(s.out, "  %s, signed with the key %s; %s after the last one\n", text.Plural(r.Checkpoints, "checkpoint"), strings.Join(r.Keys, " and "), text.Plural(r.Unsigned, "entry"))
 		if r.First > 1 {
 			fmt.Fprintf(s.out, "  entries before %d were removed as configured, or with their files\n", r.First)
 		}
 		if r.Torn > 0 {
-			fmt.Fprintf(s.out, "  an entry at the end is not finished (%d bytes): the daemon is writing it, or was killed\n", r.Torn)
+			fmt.Fprintf(s.out, "  an entry at the end is not finished (%s): the daemon is writing it, or was killed\n", text.Plural(r.Torn, "byte"))
 		}
 		for _, f := range r.Faults {
-			fmt.Fprintf(s.out, "  %s %s\n", paint.bad("×"), printable(f.String()))
+			fmt.Fprintf(s.out, "  %s %s\n", paint.bad("×"), text.Clean(f.String()))
 		}
 		if r.More > 0 {
 			fmt.Fprintf(s.out, "  and %d more\n", r.More)

@@ -11,6 +11,7 @@ import (
 
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newCert is `tlsmcp cert`.
@@ -230,14 +231,14 @@ func reportRevocation(ctx context.Context, s stdio, h *hubConn, done *hubv1.Revo
 	if h.json {
 		return printRevocationJSON(s, done, p)
 	}
-	what := fmt.Sprintf("revoked %d certificate(s)", done.GetCertificates())
+	what := "revoked " + text.Plural(done.GetCertificates(), "certificate")
 	if done.GetAlready() {
 		what = "it was revoked already, " + when(done.GetRevokedAt())
 	}
 	fmt.Fprintf(s.out, "%s (log entry %d)\n", what, done.GetSequence())
 	if p != nil {
-		fmt.Fprintf(s.out, "applied by %d of %d connected sidecars, %s after it was revoked; %d connection(s) cut\n",
-			p.GetApplied(), p.GetConnected(), spread(done), p.GetCut())
+		fmt.Fprintf(s.out, "applied by %d of %s, %s after it was revoked; %s cut\n",
+			p.GetApplied(), text.Plural(p.GetConnected(), "connected sidecar"), spread(done), text.Plural(p.GetCut(), "connection"))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newConfig is `tlsmcp config`.
@@ -122,11 +123,7 @@ func unreadable(err error) error {
 // refuse prints faults and fails.
 func refuse(w io.Writer, file string, faults config.Faults) error {
 	fmt.Fprintln(w, faults.Error())
-	count := "1 fault"
-	if len(faults) != 1 {
-		count = fmt.Sprintf("%d faults", len(faults))
-	}
-	return &failure{exitRefused, fmt.Errorf("%s is refused: %s", file, count), ""}
+	return &failure{exitRefused, fmt.Errorf("%s is refused: %s", file, text.Plural(len(faults), "fault")), ""}
 }
 
 // finding is a fault or a warning as JSON.

@@ -7,6 +7,7 @@ import (
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newConns is `tlsmcp conns`.
@@ -22,7 +23,7 @@ func newConns(s stdio) *cobra.Command {
 			rows := [][]string{{"ID", "IDENTITY", "REMOTE", "SINCE", "PROTOCOL", "REQUESTS", "IN", "OUT", "STATE", "SERIAL"}}
 			for _, c := range all.GetConnections() {
 				rows = append(rows, []string{fmt.Sprint(c.GetId()), orAnonymous(c.GetIdentity()), c.GetRemote(), when(c.GetStartedAt()), c.GetAlpn(),
-					fmt.Sprint(c.GetRequests()), bytesOf(c.GetBytesIn()), bytesOf(c.GetBytesOut()), c.GetPhase(), c.GetSerial()})
+					fmt.Sprint(c.GetRequests()), text.Bytes(c.GetBytesIn()), text.Bytes(c.GetBytesOut()), c.GetPhase(), c.GetSerial()})
 			}
 			if err := table(s, rows); err != nil {
 				return err

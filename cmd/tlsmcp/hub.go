@@ -18,6 +18,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newHub is `tlsmcp hub`.
@@ -172,7 +173,7 @@ func newHubFleet(s stdio, h *hubConn) *cobra.Command {
 			return err
 		}
 		return h.print(s, m, func() error {
-			fmt.Fprintf(s.out, "%d sidecars, %d connected, %d of them at log entry %d\n", len(m.GetNodes()), m.GetConnected(), m.GetCurrent(), m.GetHeadSequence())
+			fmt.Fprintf(s.out, "%s, %d connected, %d of them at log entry %d\n", text.Plural(len(m.GetNodes()), "sidecar"), m.GetConnected(), m.GetCurrent(), m.GetHeadSequence())
 			rows := [][]string{{"NODE", "SERVICE", "HOST", "VERSION", "CONNECTED", "APPLIED", "CONNECTIONS", "STATE"}}
 			for _, n := range m.GetNodes() {
 				state := "well"

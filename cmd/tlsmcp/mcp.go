@@ -9,6 +9,7 @@ import (
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newAgents is `tlsmcp agents`.
@@ -130,7 +131,7 @@ it is approved only if it is still the one that was read.`,
 			}
 			return d.print(s, done, func() error {
 				for _, t := range done.GetTools() {
-					fmt.Fprintf(s.out, "%s is held to %s\n", printable(t.GetName()), short(t.GetDigest()))
+					fmt.Fprintf(s.out, "%s is held to %s\n", text.Clean(t.GetName()), short(t.GetDigest()))
 				}
 				return nil
 			})

@@ -7,6 +7,7 @@ import (
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newReload is `tlsmcp reload`.
@@ -24,10 +25,10 @@ as it was.`,
 			return d.print(s, done, func() error {
 				fmt.Fprintln(s.out, "reloaded")
 				for _, k := range done.GetRestartKeys() {
-					fmt.Fprintf(s.out, "%s takes effect at the next restart\n", printable(k))
+					fmt.Fprintf(s.out, "%s takes effect at the next restart\n", text.Clean(k))
 				}
 				for _, w := range done.GetWarnings() {
-					fmt.Fprintf(s.err, "tlsmcp: %s\n", printable(w))
+					fmt.Fprintf(s.err, "tlsmcp: %s\n", text.Clean(w))
 				}
 				return nil
 			})
@@ -48,7 +49,7 @@ and those that are open may finish within listen.drain_timeout.`,
 				return err
 			}
 			return d.print(s, done, func() error {
-				_, err := fmt.Fprintf(s.out, "draining %d connections\n", done.GetConnections())
+				_, err := fmt.Fprintf(s.out, "draining %s\n", text.Plural(done.GetConnections(), "connection"))
 				return err
 			})
 		}}
@@ -68,7 +69,7 @@ func newLogLevel(s stdio) *cobra.Command {
 				return err
 			}
 			return d.print(s, done, func() error {
-				_, err := fmt.Fprintf(s.out, "the log level was %s and is %s\n", printable(done.GetBefore()), args[0])
+				_, err := fmt.Fprintf(s.out, "the log level was %s and is %s\n", text.Clean(done.GetBefore()), args[0])
 				return err
 			})
 		}}

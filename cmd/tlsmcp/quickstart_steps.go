@@ -16,6 +16,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/revlog"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // stepPatience bounds one step. On an idle machine each takes milliseconds.
@@ -151,8 +152,8 @@ func (q *quick) showRevocation(ctx context.Context) error {
 		return fmt.Errorf("payment-api's other certificate is not revoked, and its connection ended: %w", err)
 	}
 	q.show.step(false, "payment-api's lost certificate", "live connection cut", ended.took)
-	q.show.notes(fmt.Sprintf("the time is from asking the Hub to the end of the connection\ntlsmcpd: %s\n%d of %d sidecars have the revocation on disk and in force",
-		seen.Detail, spread.GetApplied(), spread.GetConnected()))
+	q.show.notes(fmt.Sprintf("the time is from asking the Hub to the end of the connection\ntlsmcpd: %s\n%d of %s: the revocation is on disk and in force",
+		seen.Detail, spread.GetApplied(), text.Plural(spread.GetConnected(), "sidecar")))
 	q.show.step(true, "payment-api's other certificate", "still connected", time.Since(again))
 	return q.orders.showRefused(ctx, q.show, "the lost certificate, trying again", q.client(lostName, tls.VersionTLS13), event.Revoked)
 }

@@ -17,6 +17,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/scan"
 	"cyphers.ai/tlsmcp/pkg/scan/scanfmt"
+	"cyphers.ai/tlsmcp/pkg/text"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
 
@@ -263,7 +264,7 @@ func (p *scanProgress) show(now scan.Progress) {
 	if p.w == nil {
 		return
 	}
-	line := fmt.Sprintf("%s: %s, %d connections", now.Target, now.Stage, now.Connections)
+	line := fmt.Sprintf("%s: %s, %s", now.Target, now.Stage, text.Plural(now.Connections, "connection"))
 	if p.of > 1 {
 		line = fmt.Sprintf("%d of %d  %s", done, p.of, line)
 	}

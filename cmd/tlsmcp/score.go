@@ -21,6 +21,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/score"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // scoreCommand is what `tlsmcp score` was asked for.
@@ -217,7 +218,7 @@ func (c *scoreCommand) addScan(cmd *cobra.Command) error {
 		return err
 	}
 	return c.h.print(c.s, res, func() error {
-		_, err := fmt.Fprintf(c.s.out, "taken: %s\n", printable(strings.Join(res.GetFacts(), " ")))
+		_, err := fmt.Fprintf(c.s.out, "taken: %s\n", text.Clean(strings.Join(res.GetFacts(), " ")))
 		return err
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"cyphers.ai/tlsmcp/pkg/score"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // scorePage draws scores for a terminal.
@@ -44,10 +45,10 @@ func utf8Locale() bool {
 }
 
 func (p *scorePage) printf(format string, args ...any) {
-	fmt.Fprint(p.w, printable2(fmt.Sprintf(format, args...)))
+	fmt.Fprint(p.w, text.Painted(fmt.Sprintf(format, args...)))
 }
 
-// line is printf with an end: printable2 would take it for a control character.
+// line is printf with an end: text.Painted would take it for a control character.
 func (p *scorePage) line(format string, args ...any) {
 	p.printf(format, args...)
 	fmt.Fprintln(p.w)
@@ -157,7 +158,7 @@ func (p *scorePage) rows(r *score.Report) {
 		p.row(c)
 	}
 	if hidden > 0 {
-		p.line("  %s", p.paint.dim(fmt.Sprintf("%d rows are passed or do not apply; --all shows them", hidden)))
+		p.line("  %s", p.paint.dim(text.Plural(hidden, "more row")+", passed or not applicable; --all shows them"))
 	}
 }
 
@@ -166,7 +167,7 @@ func (p *scorePage) row(c score.Check) {
 	if said == "" || c.Result == score.Unknown {
 		said = strings.TrimPrefix(said+"; "+c.Reason, "; ")
 	}
-	p.line("  %s %-3s %-30s %5s  %s", p.mark(c.Result), c.ID, c.Title, hundredths(c.Points)+"/"+fmt.Sprint(c.Weight), printable(said))
+	p.line("  %s %-3s %-30s %5s  %s", p.mark(c.Result), c.ID, c.Title, hundredths(c.Points)+"/"+fmt.Sprint(c.Weight), text.Clean(said))
 	if p.all && c.Source != "" {
 		p.line("         %s", p.paint.dim(fmt.Sprintf("%s, measured by the %s at %s", strings.TrimSuffix(c.Reason, "."), c.Source, c.MeasuredAt.Local().Format("15:04:05"))))
 	}
@@ -218,7 +219,7 @@ func (p *scorePage) todo(r *score.Report) {
 
 // fleet draws the score of many services.
 func (p *scorePage) fleet(f *score.Fleet) {
-	p.line("%s  %s", p.paint.bold("fleet"), p.paint.dim(fmt.Sprintf("%d services, %d with an F, %d silent; mean %d, 10th percentile %d", f.Services, f.Failing, f.Silent, f.Mean, f.P10)))
+	p.line("%s  %s", p.paint.bold("fleet"), p.paint.dim(fmt.Sprintf("%s, %d with an F, %d silent; mean %d, 10th percentile %d", text.Plural(f.Services, "service"), f.Failing, f.Silent, f.Mean, f.P10)))
 	p.gauge(f.Score, f.Grade)
 	fmt.Fprintln(p.w)
 	for _, c := range f.Caps {
@@ -234,13 +235,13 @@ func (p *scorePage) fleet(f *score.Fleet) {
 		if m.Silent {
 			note = p.paint.bad("silent")
 		}
-		p.line("  %-24s %s %3d %-2s  %s %s", printable(m.Service), p.grade(m.Grade, p.bar(m.Score, 100, 20)), m.Score, p.grade(m.Grade, m.Grade), p.paint.dim(fmt.Sprintf("tier %d", m.Tier)), note)
+		p.line("  %-24s %s %3d %-2s  %s %s", text.Clean(m.Service), p.grade(m.Grade, p.bar(m.Score, 100, 20)), m.Score, p.grade(m.Grade, m.Grade), p.paint.dim(fmt.Sprintf("tier %d", m.Tier)), note)
 	}
 }
 
 // difference draws what lies between two reports.
 func (p *scorePage) difference(service string, d *score.Difference) {
-	p.line("%s  %d %s %s %d %s  %s", p.paint.bold(printable(service)), d.From.Score, p.grade(d.From.Grade, d.From.Grade), p.glyph.arrow, d.To.Score, p.grade(d.To.Grade, d.To.Grade),
+	p.line("%s  %d %s %s %d %s  %s", p.paint.bold(text.Clean(service)), d.From.Score, p.grade(d.From.Grade, d.From.Grade), p.glyph.arrow, d.To.Score, p.grade(d.To.Grade, d.To.Grade),
 		p.paint.dim(fmt.Sprintf("%s to %s", d.From.At, d.To.At)))
 	p.line("  by what was measured %+d, by time %+d, by the rubric %+d", d.Facts, d.Time, d.Rubric)
 	if len(d.Changes) == 0 {
@@ -258,6 +259,6 @@ func (p *scorePage) difference(service string, d *score.Difference) {
 		} else {
 			points = p.paint.bad(fmt.Sprintf("%-5s", points))
 		}
-		p.line("  %s %-3s %-28s %s %s %s  %s", points, c.ID, c.Title, c.From, p.glyph.arrow, c.To, printable(c.Evidence))
+		p.line("  %s %-3s %-28s %s %s %s  %s", points, c.ID, c.Title, c.From, p.glyph.arrow, c.To, text.Clean(c.Evidence))
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,16 +65,6 @@ func (p painter) mark(ok, grave bool) string {
 	return p.warn("!")
 }
 
-// printable2 is printable for text that may be coloured already.
-func printable2(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\x1b' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 func sinceText(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""
@@ -110,34 +99,4 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%ds", d/time.Second)
 	}
 	return fmt.Sprintf("%dms", d/time.Millisecond)
-}
-
-// bytesOf writes a number of bytes in the unit that fits.
-func bytesOf(n uint64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, u := float64(n)/1024, 0
-	for v >= 1024 && u < len(units)-1 {
-		v, u = v/1024, u+1
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[u])
-}
-
-// sparkline draws numbers as a row of bars; empty when there is nothing to see.
-func sparkline(values []uint32) string {
-	bars := []rune("▁▂▃▄▅▆▇█")
-	var most uint32
-	for _, v := range values {
-		most = max(most, v)
-	}
-	if most == 0 || len(values) < 2 {
-		return ""
-	}
-	var b strings.Builder
-	for _, v := range values {
-		b.WriteRune(bars[int(uint64(v)*uint64(len(bars)-1)/uint64(most))])
-	}
-	return b.String()
 }

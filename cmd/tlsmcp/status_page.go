@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // statusPage is the picture of a sidecar: who it is, how it is and what it does,
@@ -33,7 +34,7 @@ func (p *statusPage) print() {
 	if late := p.unwell(); len(late) > 0 {
 		p.emit("", p.paint.bold("Not well"))
 		for _, l := range late { // whole, however long
-			fmt.Fprintln(p.w, printable2(l))
+			fmt.Fprintln(p.w, text.Painted(l))
 		}
 	}
 	if refused := p.refusals(); len(refused) > 0 {
@@ -45,7 +46,7 @@ func (p *statusPage) print() {
 // emit prints lines. What others named has been made printable.
 func (p *statusPage) emit(lines ...string) {
 	for _, l := range lines {
-		fmt.Fprintln(p.w, fit(printable2(strings.TrimRight(l, " ")), p.width))
+		fmt.Fprintln(p.w, fit(text.Painted(strings.TrimRight(l, " ")), p.width))
 	}
 }
 
@@ -75,8 +76,8 @@ func (p *statusPage) head() {
 	case !st.GetReady():
 		state = p.paint.bad("● not ready")
 	}
-	title := p.paint.bold("tlsmcpd "+printable(st.GetServiceId())) + "  " + state
-	about := p.paint.dim(printable(fmt.Sprintf("%s, up %s, pid %d", st.GetVersion(), span(since(st.GetNow(), st.GetStartedAt())), st.GetPid())))
+	title := p.paint.bold("tlsmcpd "+text.Clean(st.GetServiceId())) + "  " + state
+	about := p.paint.dim(text.Clean(fmt.Sprintf("%s, up %s, pid %d", st.GetVersion(), span(since(st.GetNow(), st.GetStartedAt())), st.GetPid())))
 	if p.width == 0 {
 		p.emit(title+"  "+about, "")
 		return
@@ -113,26 +114,26 @@ func (p *statusPage) mode(m string) string {
 
 func (p *statusPage) doing() {
 	c := p.st.GetCounters()
-	refused := fmt.Sprint(c.GetRefused())
+	refused := text.Count(c.GetRefused())
 	if c.GetRefused() > 0 {
 		refused = p.paint.warn(refused)
 	}
-	p.row("connections", "%s open of %d identities", p.paint.bold(fmt.Sprint(c.GetConnections())), c.GetIdentities())
-	p.row("let in", "%d  %s", c.GetAccepted(), p.rate(c.GetAcceptedRate()))
+	p.row("connections", "%s open of %s", p.paint.bold(text.Count(uint64(c.GetConnections()))), text.Plural(c.GetIdentities(), "identity"))
+	p.row("let in", "%s  %s", text.Count(c.GetAccepted()), p.rate(c.GetAcceptedRate()))
 	p.row("refused", "%s  %s", refused, p.rate(c.GetRefusedRate()))
-	p.row("requests", "%d  %s", c.GetRequests(), p.rate(c.GetRequestRate()))
-	p.row("traffic", "%s in, %s out", bytesOf(c.GetBytesIn()), bytesOf(c.GetBytesOut()))
+	p.row("requests", "%s  %s", text.Count(c.GetRequests()), p.rate(c.GetRequestRate()))
+	p.row("traffic", "%s in, %s out", text.Bytes(c.GetBytesIn()), text.Bytes(c.GetBytesOut()))
 	if c.GetMcpCalls() > 0 {
 		refused := ""
 		if n := c.GetMcpRefused(); n > 0 {
-			refused = ", " + p.paint.warn(fmt.Sprintf("%d refused", n))
+			refused = ", " + p.paint.warn(text.Count(n)+" refused")
 		}
-		p.row("MCP calls", "%d  %s%s", c.GetMcpCalls(), p.rate(c.GetMcpRate()), refused)
+		p.row("MCP calls", "%s  %s%s", text.Count(c.GetMcpCalls()), p.rate(c.GetMcpRate()), refused)
 	}
 	minutes := c.GetHandshakesPerMinute()
-	if m := sparkline(minutes); m != "" {
-		p.row("handshakes", "%s", p.paint.good(m))
-		p.more(p.paint.dim(fmt.Sprintf("a minute, %d at most in the last %d", slices.Max(minutes), len(minutes))))
+	if len(minutes) > 1 && slices.Max(minutes) > 0 {
+		p.row("handshakes", "%s", p.paint.good(text.Spark(minutes, 0, text.Bars())))
+		p.more(p.paint.dim(fmt.Sprintf("a minute, the last %d; %s at most", len(minutes), text.Count(uint64(slices.Max(minutes))))))
 	}
 }
 
@@ -145,18 +146,18 @@ func (p *statusPage) certificate() {
 		return
 	}
 	left, life := c.GetNotAfter().AsTime().Sub(p.st.GetNow().AsTime()), c.GetNotAfter().AsTime().Sub(c.GetNotBefore().AsTime())
-	text, colour := span(left)+" left", p.paint.good
+	said, colour := span(left)+" left", p.paint.good
 	switch {
 	case left <= 0:
-		text, colour = "expired "+span(-left)+" ago", p.paint.bad
+		said, colour = "expired "+span(-left)+" ago", p.paint.bad
 	case left < life/10:
 		colour = p.paint.bad
 	case left < life/3:
 		colour = p.paint.warn
 	}
-	p.row("certificate", "%s  %s", printable(shortName(c.GetIdentity(), p.width)), p.paint.dim("from "+c.GetProvider()))
+	p.row("certificate", "%s  %s", text.Clean(shortName(c.GetIdentity(), p.width)), p.paint.dim("from "+c.GetProvider()))
 	if life > 0 {
-		p.more(colour(meter(float64(left)/float64(life), 20)) + " " + colour(text) + p.paint.dim(" of "+span(life)))
+		p.more(colour(meter(float64(left)/float64(life), 20)) + " " + colour(said) + p.paint.dim(" of "+span(life)))
 	}
 	p.troubles(p.paint.warn, c.GetError(), c.GetWarning())
 }
@@ -165,14 +166,14 @@ func (p *statusPage) certificate() {
 func (p *statusPage) troubles(colour func(string) string, all ...string) {
 	for _, t := range all {
 		if t != "" {
-			p.more(colour(printable(t)))
+			p.more(colour(text.Clean(t)))
 		}
 	}
 }
 
 func (p *statusPage) hub() {
 	h := p.st.GetHub()
-	where := printable(cmp.Or(h.GetUrl(), h.GetSocket()))
+	where := text.Clean(cmp.Or(h.GetUrl(), h.GetSocket()))
 	switch {
 	case h.GetKind() == "none":
 		p.row("hub", "%s", p.paint.dim("none"))
@@ -199,14 +200,14 @@ func (p *statusPage) trust() {
 			due = at
 		}
 	}
-	text := fmt.Sprintf("%s, %s with %s", t.GetRevocationMode(), many(len(t.GetSources()), "source"), many(entries, "revocation"))
+	said := fmt.Sprintf("%s, %s with %s", t.GetRevocationMode(), text.Plural(len(t.GetSources()), "source"), text.Plural(entries, "revocation"))
 	if late > 0 {
-		text += ", " + p.paint.bad(fmt.Sprintf("%d not current", late))
+		said += ", " + p.paint.bad(fmt.Sprintf("%d not current", late))
 	}
 	if t.GetOcsp() != "off" && t.GetOcsp() != "" {
-		text += ", OCSP " + t.GetOcsp()
+		said += ", OCSP " + t.GetOcsp()
 	}
-	p.row("trust", "%s", text)
+	p.row("trust", "%s", said)
 	if due == nil {
 		return
 	}
@@ -217,24 +218,16 @@ func (p *statusPage) trust() {
 	}
 }
 
-// many is a number of things.
-func many(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return fmt.Sprintf("%d %s", n, thing)
-}
-
 func (p *statusPage) audit() {
 	a := p.st.GetAudit()
 	if a == nil {
 		return
 	}
-	text := fmt.Sprintf("%d entries in %s", a.GetSequence(), printable(a.GetDir()))
+	said := fmt.Sprintf("%s in %s", text.Plural(a.GetSequence(), "entry"), text.Clean(a.GetDir()))
 	if a.GetLost() > 0 {
-		text += ", " + p.paint.bad(fmt.Sprintf("%d lost", a.GetLost()))
+		said += ", " + p.paint.bad(text.Count(a.GetLost())+" lost")
 	}
-	p.row("audit", "%s", text)
+	p.row("audit", "%s", said)
 	p.troubles(p.paint.bad, a.GetError())
 	for _, sink := range a.GetSinks() {
 		if !sink.GetOk() {
@@ -247,7 +240,7 @@ func (p *statusPage) audit() {
 func (p *statusPage) unwell() (lines []string) {
 	for _, c := range p.st.GetChecks() {
 		if !c.GetOk() {
-			lines = append(lines, fmt.Sprintf("  %s %s: %s %s", p.paint.mark(false, c.GetRequired()), printable(c.GetName()), printable(c.GetDetail()), p.paint.dim(sinceText(c.GetSince()))))
+			lines = append(lines, fmt.Sprintf("  %s %s: %s %s", p.paint.mark(false, c.GetRequired()), text.Clean(c.GetName()), text.Clean(c.GetDetail()), p.paint.dim(sinceText(c.GetSince()))))
 		}
 	}
 	return lines
@@ -278,16 +271,16 @@ func (p *statusPage) refusals() (lines []string) {
 	for _, g := range groups[:min(len(groups), most)] {
 		e := g.last
 		lines = append(lines, fmt.Sprintf("  %s %s %s  %s  %s  %s", p.paint.bad("×"), p.clock(e.GetTime()), p.paint.warn(fmt.Sprintf("%4s", times(g.count))),
-			pad(p.who(e), who), p.paint.bad(pad(printable(e.GetOutcome()), why)), p.paint.dim(printable(e.GetDetail()))))
+			pad(p.who(e), who), p.paint.bad(pad(text.Clean(e.GetOutcome()), why)), p.paint.dim(text.Clean(e.GetDetail()))))
 	}
 	if more := len(groups) - most; more > 0 {
-		lines = append(lines, p.paint.dim(fmt.Sprintf("  and %s; tlsmcp watch --refused shows them", many(more, "other"))))
+		lines = append(lines, p.paint.dim(fmt.Sprintf("  and %s; tlsmcp watch --refused shows them", text.Plural(more, "other"))))
 	}
 	return lines
 }
 
 func (p *statusPage) who(e *controlv1.Event) string {
-	return printable(shortName(orAnonymous(e.GetIdentity()), p.width))
+	return text.Clean(shortName(orAnonymous(e.GetIdentity()), p.width))
 }
 
 func (p *statusPage) clock(t *timestamppb.Timestamp) string {

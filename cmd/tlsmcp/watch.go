@@ -12,6 +12,7 @@ import (
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/ipc/hubjson"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // newWatch is `tlsmcp watch`.
@@ -99,7 +100,7 @@ func (w *watcher) follow(ctx context.Context) error {
 		w.seen = true
 		b := stream.Msg()
 		if b.GetDropped() > 0 {
-			fmt.Fprintf(w.s.err, "tlsmcp: %d events were missed\n", b.GetDropped())
+			fmt.Fprintf(w.s.err, "tlsmcp: %s missed\n", text.Plural(b.GetDropped(), "event"))
 		}
 		for _, e := range b.GetEvents() {
 			if err := w.print(e); err != nil {
@@ -183,26 +184,26 @@ func eventLine(e *controlv1.Event, paint painter, width int) string {
 
 // eventParts is what happened, and what there is to say of it.
 func eventParts(e *controlv1.Event, paint painter, width int) (head, detail string) {
-	who := printable(shortName(orAnonymous(e.GetIdentity()), width))
+	who := text.Clean(shortName(orAnonymous(e.GetIdentity()), width))
 	switch e.GetKind() {
 	case "accepted":
-		return fmt.Sprintf("%s accepted  %s  %s", paint.good("✓"), who, paint.dim(printable(e.GetRemote()))),
-			paint.dim(printable(fmt.Sprintf("%s %s  %.1fms", e.GetTlsVersion(), e.GetTlsGroup(), e.GetDurationMs())))
+		return fmt.Sprintf("%s accepted  %s  %s", paint.good("✓"), who, paint.dim(text.Clean(e.GetRemote()))),
+			paint.dim(text.Clean(fmt.Sprintf("%s %s  %.1fms", e.GetTlsVersion(), e.GetTlsGroup(), e.GetDurationMs())))
 	case "refused":
-		return fmt.Sprintf("%s refused   %s  %s  %s", paint.bad("×"), who, paint.bad(printable(e.GetOutcome())), paint.dim(printable(e.GetRemote()))), printable(e.GetDetail())
+		return fmt.Sprintf("%s refused   %s  %s  %s", paint.bad("×"), who, paint.bad(text.Clean(e.GetOutcome())), paint.dim(text.Clean(e.GetRemote()))), text.Clean(e.GetDetail())
 	case "closed":
-		return fmt.Sprintf("%s closed    %s  %s  %s", paint.dim("·"), who, printable(e.GetOutcome()), paint.dim(printable(e.GetRemote()))),
-			paint.dim(printable(fmt.Sprintf("%d requests, %s in, %s out, %s", e.GetRequests(), bytesOf(e.GetBytesIn()), bytesOf(e.GetBytesOut()),
+		return fmt.Sprintf("%s closed    %s  %s  %s", paint.dim("·"), who, text.Clean(e.GetOutcome()), paint.dim(text.Clean(e.GetRemote()))),
+			paint.dim(text.Clean(fmt.Sprintf("%s, %s in, %s out, %s", text.Plural(e.GetRequests(), "request"), text.Bytes(e.GetBytesIn()), text.Bytes(e.GetBytesOut()),
 				span(time.Duration(e.GetDurationMs()*float64(time.Millisecond))))))
 	}
 	glyph := paint.good("•")
 	if e.GetOutcome() != "" && e.GetOutcome() != "ok" {
 		glyph = paint.warn("!")
 	}
-	parts := []string{glyph + " " + fmt.Sprintf("%-9s", printable(e.GetKind()))}
-	for _, text := range []string{e.GetActor(), shortName(e.GetIdentity(), width), e.GetMethod(), e.GetTarget()} {
-		if text != "" {
-			parts = append(parts, printable(text))
+	parts := []string{glyph + " " + fmt.Sprintf("%-9s", text.Clean(e.GetKind()))}
+	for _, part := range []string{e.GetActor(), shortName(e.GetIdentity(), width), e.GetMethod(), e.GetTarget()} {
+		if part != "" {
+			parts = append(parts, text.Clean(part))
 		}
 	}
 	switch e.GetOutcome() {
@@ -210,11 +211,11 @@ func eventParts(e *controlv1.Event, paint painter, width int) (head, detail stri
 	case "ok":
 		parts = append(parts, paint.good("ok"))
 	default:
-		parts = append(parts, paint.warn(printable(e.GetOutcome())))
+		parts = append(parts, paint.warn(text.Clean(e.GetOutcome())))
 	}
-	detail = printable(e.GetDetail())
+	detail = text.Clean(e.GetDetail())
 	if e.GetCount() > 0 && e.GetKind() == "revocation" {
-		detail += fmt.Sprintf(" (%d connections cut)", e.GetCount())
+		detail += " (" + text.Plural(e.GetCount(), "connection") + " cut)"
 	}
 	return strings.Join(parts, " "), strings.TrimSpace(detail)
 }

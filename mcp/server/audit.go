@@ -15,6 +15,7 @@ import (
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 type auditIn struct {
@@ -157,7 +158,7 @@ func (o *auditOut) text() string {
 	if o.ServiceID != "" {
 		whose = o.ServiceID
 	}
-	fmt.Fprintf(&b, "%d events of %s from the %s, newest first.\n", len(o.Events), whose, map[string]string{"sidecar": "sidecar's log", "hub": "Hub"}[o.Source])
+	fmt.Fprintf(&b, "%s of %s from the %s, newest first.\n", text.Plural(len(o.Events), "event"), whose, map[string]string{"sidecar": "sidecar's log", "hub": "Hub"}[o.Source])
 	for i := range o.Events {
 		b.WriteString("- " + o.Events[i].line() + "\n")
 	}

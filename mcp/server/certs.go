@@ -10,6 +10,7 @@ import (
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 func (s *Server) addCertificateTools() {
@@ -102,7 +103,7 @@ func (s *Server) certList(ctx context.Context, in certListIn) (*answer[certListO
 	}
 	out := certListOut{Certificates: []certOut{}, NextCursor: r.GetNextPageToken()}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d certificates.\n", len(r.GetCertificates()))
+	fmt.Fprintf(&b, "%s.\n", text.Plural(len(r.GetCertificates()), "certificate"))
 	for _, c := range r.GetCertificates() {
 		o := s.cert(c)
 		out.Certificates = append(out.Certificates, o)
@@ -279,10 +280,10 @@ func (o *certStatusOut) text() string {
 	case o.Served != nil:
 		fmt.Fprintf(&b, "This sidecar (%s) shows certificate %s of %s, from %s, good for %s (until %s).\n", o.ServiceID, o.Served.Serial, o.Served.Identity, o.Served.Provider, o.Served.Left, o.Served.NotAfter)
 		if !o.Partial || o.Counted > 0 {
-			fmt.Fprintf(&b, "Within a week %d certificates end.\n", o.Valid)
+			fmt.Fprintf(&b, "Ending within a week: %s.\n", text.Plural(o.Valid, "certificate"))
 		}
 	default:
-		fmt.Fprintf(&b, "%s: %d valid, %d expired, %d revoked certificates.\n", o.ServiceID, o.Valid, o.Expired, o.Revoked)
+		fmt.Fprintf(&b, "%s: certificates: %d valid, %d expired, %d revoked.\n", o.ServiceID, o.Valid, o.Expired, o.Revoked)
 	}
 	if o.Partial && o.Counted > 0 {
 		fmt.Fprintf(&b, "Only the first %d were counted.\n", o.Counted)

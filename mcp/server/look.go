@@ -12,6 +12,7 @@ import (
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 func (s *Server) addLookTools() {
@@ -172,7 +173,7 @@ func (o *statusOut) text() string {
 	default:
 		fmt.Fprintf(&b, "Hub (%s) NOT connected.%s\n", o.Hub.Kind, sentence(o.Hub.Error))
 	}
-	fmt.Fprintf(&b, "%d connections open of %d identities; %d accepted, %d refused, %d requests since the start (%.1f/s now).\n", o.Connections, o.Identities, o.Accepted, o.Refused, o.Requests, o.RequestRate)
+	fmt.Fprintf(&b, "%s open of %s; %d accepted, %d refused, %s since the start (%.1f/s now).\n", text.Plural(o.Connections, "connection"), text.Plural(o.Identities, "identity"), o.Accepted, o.Refused, text.Plural(o.Requests, "request"), o.RequestRate)
 	for _, r := range o.Refusals {
 		fmt.Fprintf(&b, "Refused %s: %s from %s: %s %s\n", r.Time, cmp.Or(r.Identity, "nobody"), r.Remote, r.Reason, r.Detail)
 	}
@@ -219,12 +220,12 @@ func (s *Server) agents(ctx context.Context, in agentsIn) (*answer[agentsOut], e
 	}
 	out := agentsOut{Agents: []agentOut{}, Total: len(all.GetAgents()), NextCursor: next}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d agents called the MCP server behind this sidecar since it started.\n", out.Total)
+	fmt.Fprintf(&b, "%s called the MCP server behind this sidecar since it started.\n", text.Plural(out.Total, "agent"))
 	for _, a := range some {
 		o := agentOut{Identity: clean(a.GetIdentity(), 300), Client: clean(a.GetClient(), 100), Serials: orEmpty(a.GetSerials()), Connections: a.GetConnections(), Sessions: a.GetSessions(),
 			Calls: a.GetCalls(), Refused: a.GetRefused(), Failed: a.GetFailed(), LastSeen: stamp(a.GetLastSeen()), Last: clean(strings.TrimSpace(a.GetLastMethod()+" "+a.GetLastTool()), 200)}
 		out.Agents = append(out.Agents, o)
-		fmt.Fprintf(&b, "- %s: %d calls, %d refused, %d failed, %d connections; last %s at %s\n", cmp.Or(o.Identity, "nobody"), o.Calls, o.Refused, o.Failed, o.Connections, cmp.Or(o.Last, "nothing"), o.LastSeen)
+		fmt.Fprintf(&b, "- %s: %s, %d refused, %d failed, %s; last %s at %s\n", cmp.Or(o.Identity, "nobody"), text.Plural(o.Calls, "call"), o.Refused, o.Failed, text.Plural(o.Connections, "connection"), cmp.Or(o.Last, "nothing"), o.LastSeen)
 	}
 	return &answer[agentsOut]{out, strings.TrimSpace(b.String()) + more(next)}, nil
 }

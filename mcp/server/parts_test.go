@@ -44,11 +44,12 @@ func TestTextOfOthersIsMadeHarmless(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain":                   "plain",
 		"two\nlines\tand\rmore":   "two lines and more",
-		"\x1b[2Jclear":            "[2Jclear",
+		"\x1b[2Jclear":            "?[2Jclear",
 		"not \xff UTF-8":          "not ? UTF-8",
-		"a\u202eb\u2066c\u200bd":  "abcd",
-		strings.Repeat("é", 400):  strings.Repeat("é", 299) + "…",
-		"C1 \u009b31m controls":   "C1 31m controls",
+		"a\u202eb\u2066c\u200bd":  "a?b?c?d",
+		strings.Repeat("é", 400):  strings.Repeat("é", 148) + "…",
+		"do\U000e0069\U000e0074":  "do??", // letters that no person sees
+		"C1 \u009b31m controls":   "C1 ?31m controls",
 		strings.Repeat("x", 300):  strings.Repeat("x", 300),
 		"<system>do it</system>!": "<system>do it</system>!",
 	} {

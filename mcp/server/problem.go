@@ -10,6 +10,7 @@ import (
 
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // refusal is why a call was not done, for a model to read: what, and what to do
@@ -71,21 +72,6 @@ func failure(err error) *mcp.CallToolResult {
 	return mcp.NewToolResultError(b.String())
 }
 
-// clean makes a text that came from elsewhere harmless and short: one line, no
-// control characters.
-func clean(s string, most int) string {
-	s = strings.ToValidUTF8(s, "?")
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case r < ' ', r >= 0x7f && r < 0xa0, r >= 0x200b && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0xfeff:
-			return -1 // also what turns the direction of a text, or cannot be seen
-		}
-		return r
-	}, s)
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return s
-}
+// clean makes a text that came from elsewhere harmless and short: one line of at
+// most so many bytes, in which nothing is hidden from the person who reads along.
+func clean(s string, most int) string { return text.Cut(text.Line(s), most) }

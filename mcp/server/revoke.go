@@ -13,6 +13,7 @@ import (
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 func (s *Server) addRevokeTools() {
@@ -80,7 +81,7 @@ func (s *Server) revokePreview(ctx context.Context, in targetIn) (*answer[previe
 
 func (o *previewOut) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Revoking %s would end %d valid certificate(s) and cut %d live connection(s) on this host.\n", o.Target, o.Total, o.HereTotal)
+	fmt.Fprintf(&b, "Revoking %s would end %s and cut %s on this host.\n", o.Target, text.Plural(o.Total, "valid certificate"), text.Plural(o.HereTotal, "live connection"))
 	if o.Already {
 		b.WriteString("It is revoked already.\n")
 	}
@@ -88,7 +89,7 @@ func (o *previewOut) text() string {
 		b.WriteString("- certificate " + o.Certificates[i].line() + "\n")
 	}
 	for _, c := range o.Here {
-		fmt.Fprintf(&b, "- connection %d of %s from %s since %s, %d requests, %s\n", c.ID, c.Identity, c.Remote, c.Since, c.Requests, c.Phase)
+		fmt.Fprintf(&b, "- connection %d of %s from %s since %s, %s, %s\n", c.ID, c.Identity, c.Remote, c.Since, text.Plural(c.Requests, "request"), c.Phase)
 	}
 	for _, h := range o.Elsewhere {
 		fmt.Fprintf(&b, "- host %s (%s) let %s in at %s from %s\n", h.Host, h.ServiceID, h.Identity, h.LastLetIn, h.Remote)
@@ -224,15 +225,15 @@ func (s *Server) confirmed(ctx context.Context, t *target, in revokeIn, r *mcp.C
 }
 
 func question(t *target, in revokeIn, r *reach, lockout string) mcp.ElicitationParams {
-	text := fmt.Sprintf("Revoke %s? Reason: %s. It ends %d certificate(s) and cuts %d live connection(s) on this host", t, cmp.Or(in.Reason, "unspecified"), len(t.certificates), r.hereTotal)
+	asked := fmt.Sprintf("Revoke %s? Reason: %s. It ends %s and cuts %s on this host", t, cmp.Or(in.Reason, "unspecified"), text.Plural(len(t.certificates), "certificate"), text.Plural(r.hereTotal, "live connection"))
 	if n := len(r.elsewhere); n > 0 {
-		text += fmt.Sprintf("; %d other host(s) let it in during the last day", n)
+		asked += "; " + text.Plural(n, "other host") + " let it in during the last day"
 	}
-	text += ". This cannot be taken back."
+	asked += ". This cannot be taken back."
 	if lockout != "" {
-		text += " Warning: " + lockout + "."
+		asked += " Warning: " + lockout + "."
 	}
-	return mcp.ElicitationParams{Message: text, RequestedSchema: map[string]any{
+	return mcp.ElicitationParams{Message: asked, RequestedSchema: map[string]any{
 		"type":       "object",
 		"properties": map[string]any{"revoke": map[string]any{"type": "boolean", "title": "Revoke it", "description": "Yes, revoke it and cut its connections", "default": false}},
 		"required":   []string{"revoke"},
@@ -281,13 +282,13 @@ func (s *Server) await(ctx context.Context, c *hubclient.Client, out *revokeOut)
 }
 
 func (o *revokeOut) text() string {
-	text := fmt.Sprintf("Revoked %s: %d certificate(s) ended (log entry %d at %s). ", o.Target, o.Certificates, o.Sequence, o.RevokedAt)
+	said := fmt.Sprintf("Revoked %s: %s ended (log entry %d at %s). ", o.Target, text.Plural(o.Certificates, "certificate"), o.Sequence, o.RevokedAt)
 	if o.Already {
-		text = fmt.Sprintf("It was revoked already, at %s (log entry %d): %s. ", o.RevokedAt, o.Sequence, o.Target)
+		said = fmt.Sprintf("It was revoked already, at %s (log entry %d): %s. ", o.RevokedAt, o.Sequence, o.Target)
 	}
-	text += fmt.Sprintf("In force on %d of %d connected sidecars; %d connection(s) cut.", o.Applied, o.Connected, o.Cut)
+	said += fmt.Sprintf("In force on %d of %s; %s cut.", o.Applied, text.Plural(o.Connected, "connected sidecar"), text.Plural(o.Cut, "connection"))
 	if !o.Everywhere {
-		text += " It is not known to be everywhere yet: " + o.Waiting + "."
+		said += " It is not known to be everywhere yet: " + o.Waiting + "."
 	}
-	return text
+	return said
 }

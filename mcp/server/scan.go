@@ -194,7 +194,7 @@ func (o *scanOut) text() string {
 	if o.Grade != "" {
 		fmt.Fprintf(&b, "grade %s (%d of 100), ", o.Grade, o.Points)
 	}
-	fmt.Fprintf(&b, "%d critical, %d high, %d medium, %d low findings, %d checks passed, %d not tested. Profile %s: %s.\n", o.Critical, o.High, o.Medium, o.Low, o.Passed, o.Untested, o.Profile, o.Verdict)
+	fmt.Fprintf(&b, "findings: %d critical, %d high, %d medium, %d low; %d checks passed, %d not tested. Profile %s: %s.\n", o.Critical, o.High, o.Medium, o.Low, o.Passed, o.Untested, o.Profile, o.Verdict)
 	for _, p := range o.Problems {
 		fmt.Fprintf(&b, "Could not be measured: %s\n", p)
 	}

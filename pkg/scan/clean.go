@@ -1,24 +1,10 @@
 package scan
 
-import (
-	"strings"
-	"unicode"
-)
+import "cyphers.ai/tlsmcp/pkg/text"
 
-// maxEvidence is how long a text may be that a server had a hand in.
+// maxEvidence is how many bytes a text may have that a server had a hand in.
 const maxEvidence = 600
 
 // clean makes a text that can be shown anywhere of what a server sent: a
 // certificate may hold anything, a terminal's control sequences too.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '.'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "."))
-	if len(s) > maxEvidence {
-		s = strings.ToValidUTF8(s[:maxEvidence], "") + "…"
-	}
-	return s
-}
+func clean(s string) string { return text.Cut(text.Clean(s), maxEvidence) }

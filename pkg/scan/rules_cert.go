@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/score"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 const day = 24 * time.Hour
@@ -145,9 +146,9 @@ var maximum = []struct {
 
 func lifetime(_ *world, c *chainSeen) outcome {
 	life := c.leaf.NotAfter.Sub(c.leaf.NotBefore)
-	days := fmt.Sprintf("%d days", (life+day-1)/day)
+	days := text.Plural((life+day-1)/day, "day")
 	if life < 2*day {
-		days = fmt.Sprintf("%d hours", (life+time.Hour-1)/time.Hour)
+		days = text.Plural((life+time.Hour-1)/time.Hour, "hour")
 	}
 	if !c.fact.Public {
 		return pass(days + ", of a private CA")
@@ -170,7 +171,7 @@ func lint(_ *world, c *chainSeen) outcome {
 	if c.lintErr != nil {
 		return trouble(c.lintErr)
 	}
-	detail := fmt.Sprintf("%d lints of zlint, no error", c.lint.Ran)
+	detail := text.Plural(c.lint.Ran, "lint") + " of zlint, no error"
 	if len(c.lint.Warnings) > 0 {
 		detail += "; warnings: " + strings.Join(c.lint.Warnings, ", ")
 	}

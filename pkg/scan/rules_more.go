@@ -7,6 +7,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 	"cyphers.ai/tlsmcp/pkg/score"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 func clientRules() []rule {
@@ -59,9 +60,9 @@ func sessionRules() []rule {
 			s := w.sessions[rawtls.TLS13]
 			switch {
 			case s != nil && s.earlyData() > 0:
-				return finding(fmt.Sprintf("the tickets allow %d bytes of early data", s.earlyData()))
+				return finding("the tickets allow " + text.Plural(s.earlyData(), "byte") + " of early data")
 			case s != nil:
-				return pass(fmt.Sprintf("%d tickets, none allows early data", len(s.tickets)))
+				return pass(text.Plural(len(s.tickets), "ticket") + ", none allows early data")
 			case w.trouble[stageSession] != nil:
 				return trouble(w.trouble[stageSession])
 			case !w.accepts(rawtls.TLS13):

@@ -9,7 +9,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
-	"unicode"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // DescribeCertificate reads the fact Certificate from a leaf. A certificate
@@ -58,15 +59,4 @@ func isPublic(c *x509.Certificate) bool {
 
 // printable makes a text that facts may hold from whatever somebody wrote into
 // a certificate.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '.'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "."))
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "")
-	}
-	return s
-}
+func printable(s string) string { return text.Cut(text.Clean(s), maxText) }

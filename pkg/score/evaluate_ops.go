@@ -1,6 +1,7 @@
 package score
 
 import (
+	"cyphers.ai/tlsmcp/pkg/text"
 	"fmt"
 	"math/bits"
 	"time"
@@ -44,7 +45,7 @@ func authorisation(r *row) outcome {
 	case len(v.Wide) > 0:
 		return r.partial("wide: " + some(v.Wide))
 	}
-	return r.pass(fmt.Sprintf("default deny, %d rules that name", v.Named))
+	return r.pass("default deny, " + text.Plural(v.Named, "rule") + " by name")
 }
 
 func mtlsShare(r *row) outcome {
@@ -60,7 +61,7 @@ func (r *row) byShare(v Share, what string) outcome {
 	if v.Connections == 0 {
 		return r.na()
 	}
-	evidence := fmt.Sprintf("%d of %d connections %s since %s", v.With, v.Connections, what, moment(v.Since))
+	evidence := fmt.Sprintf("%d of %s %s since %s", v.With, text.Plural(v.Connections, "connection"), what, moment(v.Since))
 	switch {
 	case atLeastPercent(v, r.rule.Limits["pass_percent"]):
 		return r.pass(evidence)
@@ -94,7 +95,7 @@ func upstreamIdentity(r *row) outcome {
 	if len(bad) > 0 {
 		return r.fail("unchecked", "not checked: "+some(bad))
 	}
-	return r.pass(fmt.Sprintf("%d upstreams, all checked", len(upstreams)))
+	return r.pass(text.Plural(len(upstreams), "upstream") + ", all checked")
 }
 
 // revocationFresh is as good as the worst of the sources.

@@ -1,6 +1,7 @@
 package score
 
 import (
+	"cyphers.ai/tlsmcp/pkg/text"
 	"fmt"
 	"slices"
 	"strings"
@@ -196,7 +197,7 @@ func certificateLifetime(r *row) outcome {
 	most := r.maximumDays(cert.NotBefore)
 	over := cert.Public && life+1 > most*day
 	if over {
-		evidence += fmt.Sprintf("; %d days are allowed", most)
+		evidence += "; " + text.Plural(most, "day") + " allowed"
 	}
 	o := r.fail("", evidence)
 	early := r.rule.Limits["backdated_seconds"]

@@ -2,6 +2,7 @@ package score
 
 import (
 	"cmp"
+	"cyphers.ai/tlsmcp/pkg/text"
 	"errors"
 	"fmt"
 	"slices"
@@ -72,10 +73,10 @@ func Aggregate(members []Member, rubric *Rubric) (*Fleet, error) {
 	// floor(0.7·mean + 0.3·p10), with the mean as a fraction.
 	f.Uncapped = (rule.MeanPercent*sum + (100-rule.MeanPercent)*f.P10*weights) / (100 * weights)
 	if 100*f.Failing > rule.ManyPercent*len(members) {
-		f.Caps = append(f.Caps, InForce{At: rule.ManyCap, When: fmt.Sprintf("%d of %d services have an F", f.Failing, len(members))})
+		f.Caps = append(f.Caps, InForce{At: rule.ManyCap, When: fmt.Sprintf("%d of %s with an F", f.Failing, text.Plural(len(members), "service"))})
 	}
 	if topFailing > 0 {
-		f.Caps = append(f.Caps, InForce{At: rule.TopTierCap, When: fmt.Sprintf("%d services of tier 1 have an F", topFailing)})
+		f.Caps = append(f.Caps, InForce{At: rule.TopTierCap, When: text.Plural(topFailing, "service") + " of tier 1 with an F"})
 	}
 	f.Score = f.Uncapped
 	for _, c := range f.Caps {

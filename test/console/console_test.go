@@ -55,7 +55,7 @@ func TestAPersonWatchesRevokesAndSeesTheDaemonComeBack(t *testing.T) {
 	p.press("x")
 	p.sees("Revoke batch", "Closes 1 live connection on this host", "Cancel")
 	p.press("y")
-	p.sees("1 certificate revoked: applied by 1 of 1 sidecars", "1 connection cut")
+	p.sees("1 certificate revoked: applied by 1 of 1 sidecar", "1 connection cut")
 	p.sees("⊘ revoked")
 	if err := stage.Call(conn); err == nil {
 		t.Error("the connection lives on")

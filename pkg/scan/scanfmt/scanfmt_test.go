@@ -46,7 +46,7 @@ func TestTextTellsGradeThenFindingsThenWhatWasTested(t *testing.T) {
 	for _, part := range []string{
 		"a.test:443  F  20 of 100  incomplete\n", "graded by the 2 rows of r/1", "at most 20: so", "groups: no answer", "hint: scan again",
 		"does not keep to p", "High\n", "× Major  major\n", "    e4\n", "and 2 more; --all shows them", "fix: Mend that & <this>.", "RFC 1",
-		"Low\n", "! Minor", "Seen\n", "Tested\n", "✓ Fine", "1 passed, 2 findings, 1 do not apply, 0 not tested, 1 in error",
+		"Low\n", "! Minor", "Seen\n", "Tested\n", "✓ Fine", "1 passed, 2 findings, 1 not applicable, 0 not tested, 1 error",
 		"smtp://b.test:25  not reached\n", "nothing listens", "All targets\n", "1 high, 1 low, incomplete",
 	} {
 		i := strings.Index(text, part)

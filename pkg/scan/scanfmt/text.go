@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/scan"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Style is how text looks.
@@ -100,13 +101,13 @@ func (p *printer) head(r *scan.Report) {
 		title += "  " + p.paint("33", "incomplete")
 	}
 	p.line("%s", title)
-	what := fmt.Sprintf("%s, %d connections", tookText(r.DurationMS), r.Connections)
+	what := tookText(r.DurationMS) + ", " + text.Plural(r.Connections, "connection")
 	if r.Address != "" && r.Address != r.Target {
 		what = r.Address + ", " + what
 	}
 	p.line("  %s", p.dim(what))
 	if g := r.Grade; g != nil {
-		p.line("  %s", p.dim(fmt.Sprintf("graded by the %d rows of %s that show from outside", len(g.Rows), g.Rubric)))
+		p.line("  %s", p.dim(fmt.Sprintf("graded by the %s of %s that show from outside", text.Plural(len(g.Rows), "row"), g.Rubric)))
 		for _, c := range g.Caps {
 			p.line("  %s", p.dim(c))
 		}
@@ -200,7 +201,7 @@ func (p *printer) seen(r *scan.Report) {
 			row(s.Version, strings.Join(s.Suites, "\n"+strings.Repeat(" ", 16)))
 			continue
 		}
-		row(s.Version, fmt.Sprintf("%d suites%s", len(s.Suites), first(s.Suites)))
+		row(s.Version, text.Plural(len(s.Suites), "suite")+first(s.Suites))
 	}
 	row("groups", strings.Join(o.Groups, ", "))
 	row("curves", strings.Join(o.Curves, ", "))
@@ -212,7 +213,7 @@ func (p *printer) seen(r *scan.Report) {
 	if o.Resumes {
 		resumes = "resumed"
 	}
-	row("sessions", fmt.Sprintf("%s, %d tickets", resumes, o.Tickets))
+	row("sessions", resumes+", "+text.Plural(o.Tickets, "ticket"))
 }
 
 // first names the only one of a list.
@@ -265,8 +266,8 @@ func (p *printer) tested(r *scan.Report) {
 		}
 	}
 	n := r.Counts
-	p.line("  %s", p.dim(fmt.Sprintf("%d passed, %d findings, %d do not apply, %d not tested, %d in error",
-		n.Passed, n.Critical+n.High+n.Medium+n.Low, n.NA, n.NotTested, n.Errors)))
+	p.line("  %s", p.dim(fmt.Sprintf("%d passed, %s, %d not applicable, %d not tested, %s",
+		n.Passed, text.Plural(n.Critical+n.High+n.Medium+n.Low, "finding"), n.NA, n.NotTested, text.Plural(n.Errors, "error"))))
 }
 
 func (p *printer) mark(c scan.Check) string {
