@@ -149,10 +149,10 @@ func TestHSTS(t *testing.T) {
 }
 
 func TestEvidenceCannotDriveATerminal(t *testing.T) {
-	if got := clean("a\x1b[31mb\r\nc\u009bd\xff"); got != "a.[31mb..c.d." {
+	if got := clean("a\x1b[31mb\r\nc\u009bd\xff"); got != "a?[31mb??c?d?" {
 		t.Errorf("%q", got)
 	}
-	if got := clean(strings.Repeat("ä", 1000)); len(got) > maxEvidence+len("…") {
+	if got := clean(strings.Repeat("ä", 1000)); len(got) > maxEvidence {
 		t.Errorf("%d bytes", len(got))
 	}
 }
