@@ -158,6 +158,9 @@ func (h *headers) RoundTrip(r *http.Request) (*http.Response, error) {
 	if h.o.Agent != "" {
 		r.Header.Set(control.AgentHeader, h.o.Agent)
 	}
+	if r.ContentLength < 0 && r.Body != nil {
+		r.Body = &envelopes{ReadCloser: r.Body}
+	}
 	return h.next.RoundTrip(r)
 }
 
