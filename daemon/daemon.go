@@ -119,7 +119,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 		o.Now = time.Now
 	}
 	d := &Daemon{log: o.Log, level: o.Level, now: o.Now, at: o.Now(), started: o.Now(), conns: conns.New(), notify: notify.New(o.Log),
-		feed: control.NewFeed(), stopped: make(chan struct{}), proc: "/proc", scores: scores{news: make(chan struct{}, 1)}}
+		feed: control.NewFeed(), stopped: make(chan struct{}), proc: "/proc", scores: scores{news: make(chan struct{}, 1), tell: make(chan struct{}, 1)}}
 	d.cfg.Store(cfg)
 	var err error
 	if d.trust, err = trust.New(cfg.MTLS, trust.Options{Log: o.Log, Now: o.Now, StateDir: cfg.StateDir, Hub: cfg.Hub.Kind != config.HubNone}); err != nil {

@@ -35,7 +35,7 @@ func (d *Daemon) newLink(cfg *config.Config) error {
 		Log: d.log, Now: d.now, Hub: cfg.Hub, ServiceID: cfg.ServiceID, StateDir: cfg.StateDir,
 		Version: version.Get().Version, Hostname: host,
 		Revoke: d.takeRevocations, Trust: d.takeHubTrust, Policy: d.takePolicy, Status: d.nodeStatus,
-		Facts: d.scores.forHub, Answered: d.hubAnswered,
+		Facts: d.scores.forHub, FactsDue: d.scores.tell, Answered: d.hubAnswered,
 	})
 	return err
 }

@@ -59,6 +59,7 @@ func (c *measurement[T]) get(now time.Time, measure func() (*score.Fact[T], stri
 // it. The zero value has taken none.
 type scores struct {
 	news chan struct{} // cap 1: the Hub said something that the score depends on
+	tell chan struct{} // cap 1: there is something that the Hub is to get
 
 	mu     sync.Mutex // guards what follows
 	last   *score.Report
@@ -78,11 +79,25 @@ func (s *scores) take(r *score.Report, own score.Facts) ([]score.Alarm, error) {
 	if s.sent != nil && sameResults(s.sent, r) && r.At.Sub(s.sent.At) < factsEvery {
 		return alarms, nil
 	}
-	facts, err := hub.Struct(own)
+	err := s.owe(own)
 	if err == nil {
-		s.due, s.sent = facts, r
+		s.sent = r
 	}
 	return alarms, err
+}
+
+// owe notes what the Hub is to get. The caller holds mu.
+func (s *scores) owe(own score.Facts) error {
+	facts, err := hub.Struct(own)
+	if err != nil {
+		return err
+	}
+	s.due = facts
+	select {
+	case s.tell <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // sameResults tells whether two reports judge alike.
@@ -105,11 +120,7 @@ func (s *scores) asked(own score.Facts, now time.Time) error {
 	if s.due != nil || now.Sub(s.exchanged) < factsAsked {
 		return nil
 	}
-	facts, err := hub.Struct(own)
-	if err == nil {
-		s.due = facts
-	}
-	return err
+	return s.owe(own)
 }
 
 // hasGot notes that the Hub has facts, and which canary is here.

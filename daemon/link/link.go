@@ -59,9 +59,10 @@ type Options struct {
 	Status func() *hubv1.NodeStatus
 
 	// Facts gives what the sidecar measured of itself, when there is news for the
-	// Hub; and which canary it has. Answered is told what the Hub said to it, and
-	// is given back what was sent. Optional, both together.
+	// Hub, which FactsDue says; and which canary it has. Answered is told what the
+	// Hub said to it, and is given back what was sent. Optional, all together.
 	Facts    func() (facts *structpb.Struct, canary string)
+	FactsDue <-chan struct{}
 	Answered func(sent *structpb.Struct, answer *hubv1.ReportEventsResponse)
 }
 
@@ -519,42 +520,39 @@ func (l *Link) facts() (*structpb.Struct, string) {
 // report sends events and facts soon, and the status at least every sync
 // interval.
 func (l *Link) report(ctx context.Context) error {
-	const soon, most = time.Second, 500
+	const most = 500
 	sync := l.o.Hub.SyncInterval
 	if sync <= 0 {
 		sync = time.Minute
 	}
+	soon := min(time.Second, sync) // what comes together goes together
 	var batch []*hubv1.Event
-	var last time.Time
-	tick := time.NewTicker(min(soon, sync))
-	defer tick.Stop()
 	for {
 		for len(batch) < most && len(l.queue) > 0 {
 			batch = append(batch, <-l.queue)
 		}
 		facts, canary := l.facts()
-		if len(batch) > 0 || facts != nil || l.now().Sub(last) >= sync {
-			wait, err := l.send(ctx, &hubv1.ReportEventsRequest{Events: batch, Facts: facts, Canary: canary})
-			if err != nil {
-				// The batch is kept by putting back what fits.
-				for _, e := range batch {
-					l.Record(e)
-				}
-				return err
+		wait, err := l.send(ctx, &hubv1.ReportEventsRequest{Events: batch, Facts: facts, Canary: canary})
+		if err != nil {
+			// The batch is kept by putting back what fits.
+			for _, e := range batch {
+				l.Record(e)
 			}
-			batch, last = nil, l.now()
-			if wait > 0 {
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(wait):
-				}
-			}
+			return err
+		}
+		batch = nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(max(wait, soon)):
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(sync - soon):
+		case e := <-l.queue:
+			batch = append(batch, e)
+		case <-l.o.FactsDue:
 		}
 	}
 }
