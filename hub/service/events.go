@@ -214,7 +214,7 @@ func (s *Service) WatchEvents(ctx context.Context, r *hubv1.WatchEventsRequest, 
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.feed.stopped:
-			return problem.New(problem.Unavailable, "stopping", "connect again", "the Hub is stopping")
+			return stopping("connect again")
 		case <-woken:
 		case <-poll.C:
 		}

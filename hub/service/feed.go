@@ -8,6 +8,7 @@ import (
 
 	"cyphers.ai/tlsmcp/hub/store"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
+	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/revlog"
 )
@@ -17,7 +18,7 @@ import (
 // store by itself.
 type feed struct {
 	s       *Service
-	stopped chan struct{} // closed when the feed ends, and with it every stream
+	stopped chan struct{} // closed when the feed ends
 	last    atomic.Pointer[item]
 
 	mu       sync.Mutex // guards watchers
@@ -34,7 +35,7 @@ type item struct {
 type watcher struct {
 	items chan item
 	late  atomic.Bool // an item had no room
-	stop  chan struct{}
+	end   func(error) // ends the stream
 }
 
 // lagged tells, once, that the feed has left items out.
@@ -45,11 +46,17 @@ func newFeed(ctx context.Context, s *Service) (*feed, error) {
 	return &feed{s: s, stopped: make(chan struct{}), watchers: map[*watcher]struct{}{}}, err
 }
 
-func (f *feed) join() *watcher {
-	w := &watcher{items: make(chan item, 16), stop: make(chan struct{})}
+// join takes a stream in. When the feed ends it ends the stream by end.
+func (f *feed) join(end func(error)) *watcher {
+	w := &watcher{items: make(chan item, 16), end: end}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.watchers[w] = struct{}{}
+	select {
+	case <-f.stopped:
+		end(stopping("connect again"))
+	default:
+		f.watchers[w] = struct{}{}
+	}
 	return w
 }
 
@@ -57,7 +64,21 @@ func (f *feed) leave(w *watcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.watchers, w)
-	close(w.stop)
+}
+
+// stop ends every stream, and those that come later.
+func (f *feed) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.stopped)
+	for w := range f.watchers {
+		w.end(stopping("connect again"))
+	}
+}
+
+// stopping is why a stream ends when the Hub does.
+func stopping(hint string) error {
+	return problem.New(problem.Unavailable, "stopping", hint, "the Hub is stopping")
 }
 
 func (f *feed) count() int {
@@ -67,7 +88,7 @@ func (f *feed) count() int {
 }
 
 func (f *feed) run(ctx context.Context) {
-	defer close(f.stopped)
+	defer f.stop()
 	// A wake-up is enough nearly always; the poll is for a lost one.
 	const poll = 500 * time.Millisecond
 	var at store.Head
@@ -143,12 +164,19 @@ type acks struct {
 	mu      sync.Mutex // guards what follows
 	pending map[string]*store.Ack
 	gone    map[string]struct{}
-	streams map[string]int
+	streams map[string]*nodeStreams
 	some    chan struct{} // cap 1: there is something to write
 }
 
+// nodeStreams are a node's streams to this replica: more than one while it comes
+// back.
+type nodeStreams struct {
+	count   int
+	applied uint64
+}
+
 func newAcks(s *Service) *acks {
-	return &acks{s: s, pending: map[string]*store.Ack{}, gone: map[string]struct{}{}, streams: map[string]int{}, some: make(chan struct{}, 1)}
+	return &acks{s: s, pending: map[string]*store.Ack{}, gone: map[string]struct{}{}, streams: map[string]*nodeStreams{}, some: make(chan struct{}, 1)}
 }
 
 // note gives a node's pending ack. The caller holds mu.
@@ -170,7 +198,13 @@ func (a *acks) note(node string) *store.Ack {
 func (a *acks) connected(node string, applied uint64, connections uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.streams[node]++
+	st := a.streams[node]
+	if st == nil {
+		st = new(nodeStreams)
+		a.streams[node] = st
+	}
+	st.count++
+	st.applied = max(st.applied, applied)
 	p := a.note(node)
 	p.Applied, p.AppliedAt, p.Connections = max(p.Applied, applied), p.Seen, connections
 }
@@ -178,9 +212,11 @@ func (a *acks) connected(node string, applied uint64, connections uint32) {
 func (a *acks) applied(node string, m *hubv1.WatchRevocationsRequest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.streams[node] == 0 {
+	st := a.streams[node]
+	if st == nil {
 		return // its stream has ended meanwhile
 	}
+	st.applied = max(st.applied, m.GetApplied())
 	p := a.note(node)
 	if m.GetApplied() > p.Applied {
 		p.Applied, p.AppliedAt = m.GetApplied(), p.Seen
@@ -194,12 +230,25 @@ func (a *acks) applied(node string, m *hubv1.WatchRevocationsRequest) {
 func (a *acks) disconnected(node string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.streams[node]--; a.streams[node] > 0 {
+	if st := a.streams[node]; st.count > 1 {
+		st.count--
 		return // it has connected again already
 	}
 	delete(a.streams, node)
 	a.note(node)
 	a.gone[node] = struct{}{}
+}
+
+// behind tells whether a node with a stream here has not applied a position.
+func (a *acks) behind(sequence uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, st := range a.streams {
+		if st.applied < sequence {
+			return true
+		}
+	}
+	return false
 }
 
 // take empties what is pending.
@@ -230,7 +279,7 @@ func (a *acks) giveBack(write []store.Ack, gone []string) {
 		a.pending[w.NodeID] = &w
 	}
 	for _, id := range gone {
-		if a.streams[id] == 0 {
+		if a.streams[id] == nil {
 			a.gone[id] = struct{}{}
 		}
 	}

@@ -219,7 +219,7 @@ func (s *Service) WatchPolicy(ctx context.Context, r *hubv1.WatchPolicyRequest, 
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.feed.stopped:
-			return problem.New(problem.Unavailable, "stopping", "connect again", "the Hub is stopping")
+			return stopping("connect again")
 		case <-changed:
 		}
 	}

@@ -234,9 +234,13 @@ func (s *Service) watch(ctx context.Context, st stream) error {
 		}
 		return err
 	}
+	// Whatever ends the stream ends this context, with its cause: the loop below is
+	// run by ten thousand streams at once, and each channel that it waits on costs.
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	// From now on nothing is missed: what is committed before the catch-up is in
 	// it, what comes later is in the feed.
-	w := s.feed.join()
+	w := s.feed.join(end)
 	defer s.feed.leave(w)
 	pos, err := s.catchUp(ctx, st, actor, position{first.GetLogId(), first.GetFromSequence(), first.GetFromHash()})
 	if err != nil {
@@ -246,16 +250,15 @@ func (s *Service) watch(ctx context.Context, st stream) error {
 		s.acks.connected(actor.NodeID, first.GetFromSequence(), first.GetConnections())
 		defer s.acks.disconnected(actor.NodeID)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.receive(st, actor, w.stop) }() // ends with the stream, which ends when this function returns
+	go func() { // ends with the stream, which ends when this function returns
+		if err := s.receive(st, actor); err != nil {
+			end(err)
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-ended:
-			return err
-		case <-s.feed.stopped:
-			return problem.New(problem.Unavailable, "stopping", "connect again", "the Hub is stopping")
+			return context.Cause(ctx)
 		case item := <-w.items:
 			if w.lagged() || item.delta.LogID != pos.logID || item.delta.From > pos.sequence {
 				// It was too slow for the feed, or the log is another one now.
@@ -289,13 +292,12 @@ func (i item) sendTo(st stream, reader Actor) (position, error) {
 	return at, nil
 }
 
-// receive takes acknowledgements until the stream ends.
-func (s *Service) receive(st stream, actor Actor, stop <-chan struct{}) error {
+// receive takes acknowledgements until the stream ends. Who has nothing more to
+// say may go on listening: that is no error.
+func (s *Service) receive(st stream, actor Actor) error {
 	for {
 		ack, err := st.Receive()
 		if errors.Is(err, io.EOF) {
-			// Who has nothing more to say may go on listening.
-			<-stop
 			return nil
 		}
 		if err != nil {
@@ -346,6 +348,10 @@ func (s *Service) catchUp(ctx context.Context, st stream, reader Actor, at posit
 	return at, nil
 }
 
+// awaitPoll is how often a fleet that has not applied a revocation is counted, and
+// at the latest when nothing wakes.
+const awaitPoll = 250 * time.Millisecond
+
 // AwaitRevocation tells how far a position of the log has spread, until every
 // connected sidecar has applied it.
 func (s *Service) AwaitRevocation(ctx context.Context, r *hubv1.AwaitRevocationRequest, st *connect.ServerStream[hubv1.RevocationProgress]) error {
@@ -364,7 +370,7 @@ func (s *Service) AwaitRevocation(ctx context.Context, r *hubv1.AwaitRevocationR
 	}
 	woken, stop := s.store.Subscribe(store.Nodes)
 	defer stop()
-	poll := time.NewTicker(250 * time.Millisecond)
+	poll := time.NewTicker(awaitPoll)
 	defer poll.Stop()
 	var last *hubv1.RevocationProgress
 	for {
@@ -385,13 +391,20 @@ func (s *Service) AwaitRevocation(ctx context.Context, r *hubv1.AwaitRevocationR
 			return nil
 		}
 		rest := pace(time.Since(began)) // to count a fleet costs something
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.feed.stopped:
-			return problem.New(problem.Unavailable, "stopping", "ask again", "the Hub is stopping")
-		case <-woken:
-		case <-poll.C:
+		for counted := time.Now(); ; {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-s.feed.stopped:
+				return stopping("ask again")
+			case <-woken:
+			case <-poll.C:
+			}
+			// While a stream here lacks it the count is for the eye only, which is
+			// content with less.
+			if time.Since(counted) >= awaitPoll || !s.acks.behind(r.GetSequence()) {
+				break
+			}
 		}
 		select {
 		case <-ctx.Done():
