@@ -145,6 +145,7 @@ type outgoing struct {
 	build      func() *http.Request // makes it, for each try
 	repeatable bool                 // it may be sent again when nobody knows whether it had an effect
 	sent       func()               // called when it is written; may be nil
+	again      bool                 // the server let this certificate in just now: a refusal is one
 }
 
 // roundTrip sends a request and gives the head of its response. While the server
@@ -173,7 +174,7 @@ func (b *Bridge) roundTrip(ctx context.Context, o outgoing) (*http.Response, err
 		switch {
 		case p.kind == refused && b.opts.Credentials.Renew(ctx, w.cred):
 			continue
-		case p.kind == refused && p.Reason == reasonRefused && tries == 0:
+		case p.kind == refused && p.Reason == reasonRefused && tries == 0 && !o.again:
 			// Nothing says why. The sidecar may have been asking whether it is revoked.
 		case p.kind == refused, p.kind == distrusted, p.kind == broken && !o.repeatable, time.Now().After(deadline):
 			return nil, p

@@ -215,13 +215,14 @@ func (f *forwarded) relayEvents(resp *http.Response) {
 	if f.r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
-	switch {
-	case len(f.failures(&Problem{}, answered)) == 0:
-	case resumable && !errors.Is(end, io.EOF):
+	if resumable && errors.Is(end, io.EOF) || len(f.failures(&Problem{}, answered)) == 0 {
+		return
+	}
+	p := asProblem(f.b.brokeOff(f.r.Context(), end))
+	if resumable && p.kind != refused {
 		panic(http.ErrAbortHandler) // the client sees that it broke off, and takes it up again
-	case !resumable:
-		for _, a := range f.failures(asProblem(f.b.brokeOff(f.r.Context(), end)), answered) {
-			_, _ = f.w.Write(mcpwire.AppendMessage(nil, a))
-		}
+	}
+	for _, a := range f.failures(p, answered) {
+		_, _ = f.w.Write(mcpwire.AppendMessage(nil, a))
 	}
 }

@@ -117,7 +117,7 @@ func (p *post) exchange(ctx context.Context) error {
 		if s.stream != nil {
 			return p.overStream(ctx, s)
 		}
-		resp, err := p.c.b.roundTrip(ctx, outgoing{func() *http.Request { return p.request(s) }, p.repeatable(), p.sent})
+		resp, err := p.c.b.roundTrip(ctx, outgoing{build: func() *http.Request { return p.request(s) }, repeatable: p.repeatable(), sent: p.sent})
 		if err != nil {
 			return err
 		}
@@ -230,7 +230,7 @@ func (p *post) rejected(ctx context.Context, resp *http.Response) error {
 // again where it ended, if the server numbers its events.
 func (p *post) follow(ctx context.Context, s *session, body io.ReadCloser, header sessionHeader) error {
 	at := position{pause: time.Second}
-	for {
+	for from := "none"; ; {
 		err := p.c.events(ctx, body, &at, func(data []byte) bool {
 			p.c.deliver(data, header)
 			return p.waits()
@@ -247,10 +247,18 @@ func (p *post) follow(ctx context.Context, s *session, body io.ReadCloser, heade
 			}
 			return p.c.b.brokeOff(ctx, err)
 		}
-		if err := at.wait(ctx); err != nil {
-			return err
+		// A stream that broke off, rather than ended, is asked for at once, the first
+		// time at that place: it may be that the server keeps the agent out from now
+		// on, and its client need not wait to hear of it.
+		if broke := !errors.Is(err, io.EOF); !broke || at.last == from {
+			if err := at.wait(ctx); err != nil {
+				return err
+			}
 		}
-		resp, err := p.c.b.roundTrip(ctx, p.c.get(s, &at))
+		from = at.last
+		get := p.c.get(s, &at)
+		get.again = true
+		resp, err := p.c.b.roundTrip(ctx, get)
 		if err != nil {
 			return err
 		}
