@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -41,8 +42,9 @@ The certificate is in --cert and --key, which are read again when they change; o
 with --identity it is got from the Hub and renewed in time, without the client
 being started anew.
 
-With --listen it serves HTTP clients on this computer instead. Whoever reaches
-that address acts with the certificate: other users of the computer, too.
+With --listen it serves HTTP clients on this computer instead: those of the same
+user, as the kernel says it. Where it does not (not on Linux), whoever reaches that
+address acts with the certificate, other users of the computer too.
 
 A certificate that is refused, a server that is away and a connection that breaks
 off become errors of the client's requests, which say why and what to do. A
@@ -92,6 +94,9 @@ func runConnect(cmd *cobra.Command, s stdio, o *connectOptions, address string) 
 	defer b.Close()
 	if l != nil {
 		fmt.Fprintf(s.err, "listening on http://%s%s\n", l.Addr(), u.Path)
+		if runtime.GOOS != "linux" {
+			fmt.Fprintln(s.err, "other users of this computer who connect there act with the certificate: this system does not say who they are")
+		}
 		return b.Serve(ctx, l)
 	}
 	return b.Stdio(ctx, s.in, s.out)

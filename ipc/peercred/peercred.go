@@ -1,6 +1,7 @@
 // Package peercred tells which local user is at the other end of a Unix
-// socket. The kernel says it (SO_PEERCRED, SO_PEERGROUPS), at the time of the
-// connection: nothing that the peer sends can change it.
+// socket, or of a connection over loopback. The kernel says it (SO_PEERCRED,
+// SO_PEERGROUPS, its table of sockets), at the time of the connection: nothing
+// that the peer sends can change it.
 package peercred
 
 import (

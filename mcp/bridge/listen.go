@@ -11,15 +11,16 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
+	"cyphers.ai/tlsmcp/ipc/peercred"
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
 	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
 
-// Listen opens an address for [Bridge.Serve], which must be on loopback: who
-// reaches it acts with the agent's certificate.
+// Listen opens an address for [Bridge.Serve], which must be on loopback.
 func Listen(address string) (net.Listener, error) {
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil || !addr.Addr().IsLoopback() {
@@ -31,11 +32,16 @@ func Listen(address string) (net.Listener, error) {
 // Serve carries the requests of HTTP clients on this computer until the context
 // ends. Sessions and streams are the client's own affair here; the bridge adds
 // the certificate, and says why when there is no answer.
+//
+// Any user of the computer can connect to a loopback port, and would act with the
+// agent's certificate. So the kernel is asked whose process it is, and only our own
+// user and root are served. Where the kernel does not say (not on Linux), all are.
 func (b *Bridge) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           http.HandlerFunc(b.serveHTTP),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       notOurs,
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
@@ -43,6 +49,27 @@ func (b *Bridge) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+type strangerKey struct{}
+
+// notOurs is for http.Server.ConnContext: it asks once whose process connects, and
+// notes why it is not served.
+func notOurs(ctx context.Context, c net.Conn) context.Context {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return ctx
+	}
+	uid, err := peercred.UserOf(tcp)
+	switch {
+	case err == nil && (uid == 0 || int(uid) == os.Getuid()), errors.Is(err, errors.ErrUnsupported):
+		return ctx
+	case err == nil:
+		err = fmt.Errorf("the user %d is not served here: this bridge acts for the user %d. Start one with a certificate of your own", uid, os.Getuid())
+	default:
+		err = fmt.Errorf("whose process connects cannot be told: %w", err)
+	}
+	return context.WithValue(ctx, strangerKey{}, err)
 }
 
 // isLocal reports whether a host, which may have a port, is this computer by a
@@ -70,6 +97,11 @@ func fromElsewhere(r *http.Request) bool {
 }
 
 func (b *Bridge) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if why, ok := r.Context().Value(strangerKey{}).(error); ok {
+		b.opts.Log.Warn("not served", "error", why.Error())
+		http.Error(w, why.Error(), http.StatusForbidden)
+		return
+	}
 	if fromElsewhere(r) {
 		http.Error(w, "the request comes from a web page that is not of this computer", http.StatusForbidden)
 		return

@@ -283,7 +283,7 @@ func peerContext(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, cred.UID)
 		}
 	case *net.TCPConn:
-		if uid, err := tcpPeer(c); err == nil {
+		if uid, err := peercred.UserOf(c); err == nil {
 			return context.WithValue(ctx, peerKey{}, uid)
 		}
 	}

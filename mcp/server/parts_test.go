@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 )
@@ -136,5 +135,3 @@ func TestASessionBelongsToItsCaller(t *testing.T) {
 		t.Error("a session beyond the bound is kept")
 	}
 }
-
-func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

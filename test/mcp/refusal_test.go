@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -89,6 +90,28 @@ func TestRefusalsAreExplained(t *testing.T) {
 func port(addr string) string {
 	_, p, _ := net.SplitHostPort(addr)
 	return p
+}
+
+// TestBridgeOverLoopbackServesItsOwnUserOnly: any user of the computer can connect
+// to the port, and would act with the agent's certificate.
+func TestBridgeOverLoopbackServesItsOwnUserOnly(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	w := start(t, stdioConfig(nil, npm.Server("memory")))
+	const hello = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`
+	curl := exec.Command("curl", "-s", "-w", " %{http_code}", "-H", "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream", "-d", hello, w.bridged("full"))
+	if out := must(curl.Output())(t); !strings.HasSuffix(string(out), " 200") {
+		t.Fatalf("its own user is not served: %s", out)
+	}
+	curl = exec.Command(curl.Path, curl.Args[1:]...)
+	curl.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out := string(must(curl.Output())(t)); !strings.HasSuffix(out, " 403") || !strings.Contains(out, "the user 65534 is not served here") {
+		t.Errorf("another user is served: %s", out)
+	}
+	if strings.Count(w.text(), `"method":"initialize"`) != 1 {
+		t.Errorf("the other user's message reached the sidecar: %s", w.text())
+	}
 }
 
 // TestFilesThatCannotBeUsed: what is wrong with the command is said at once, by

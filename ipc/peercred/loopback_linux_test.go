@@ -1,9 +1,9 @@
-package server
+package peercred
 
 import (
-	"context"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 )
@@ -27,7 +27,7 @@ func TestTheKernelsWayToWriteAnAddress(t *testing.T) {
 		{"zz00007F:1F90", "127.0.0.1:8080", false},
 		{"", "127.0.0.1:8080", false},
 	} {
-		if got := sameSocket(test.text, addrPort(test.address)); got != test.want {
+		if got := sameSocket(test.text, netip.MustParseAddrPort(test.address)); got != test.want {
 			t.Errorf("%s is %s: %v", test.text, test.address, got)
 		}
 	}
@@ -50,12 +50,12 @@ func TestTheKernelSaysWhoseProcessConnects(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer server.Close()
-		if uid, ok := peerOf(peerContext(context.Background(), server)); !ok || int(uid) != os.Getuid() {
-			t.Errorf("%s: %d, %v", network, uid, ok)
+		if uid, err := UserOf(server.(*net.TCPConn)); err != nil || int(uid) != os.Getuid() {
+			t.Errorf("%s: %d, %v", network, uid, err)
 		}
 		// A socket that its process let go of is shown as root's. It is not believed.
 		_ = client.Close()
-		if uid, ok := peerOf(peerContext(context.Background(), server)); ok {
+		if uid, err := UserOf(server.(*net.TCPConn)); err == nil {
 			t.Errorf("%s: a closed socket is %d's", network, uid)
 		}
 	}

@@ -1,4 +1,4 @@
-package server
+package peercred
 
 import (
 	"bufio"
@@ -16,10 +16,11 @@ import (
 
 var errNoPeer = errors.New("the kernel does not list the other end of the connection")
 
-// tcpPeer tells which user's process is at the other end of a connection over
+// UserOf tells which user's process is at the other end of a connection over
 // loopback. Unix sockets say it by themselves; of TCP the kernel keeps it in its
-// table of sockets (proc_pid_net(5)).
-func tcpPeer(c *net.TCPConn) (uint32, error) {
+// table of sockets (proc_pid_net(5)). On other systems than Linux the error is
+// [errors.ErrUnsupported].
+func UserOf(c *net.TCPConn) (uint32, error) {
 	theirs, err1 := netip.ParseAddrPort(c.RemoteAddr().String())
 	ours, err2 := netip.ParseAddrPort(c.LocalAddr().String())
 	if err := errors.Join(err1, err2); err != nil {
