@@ -169,15 +169,18 @@ var errNoAnswer = errors.New("the server did not answer")
 
 var errBodyTooLarge = errors.New("the body is larger than 4 MiB")
 
-func readBody(r *http.Request) ([]byte, error) {
-	if r.ContentLength > maxBody {
-		return nil, errBodyTooLarge
+// maxDrained is how much of a body that is too large is read and dropped: a client
+// that is still sending when the connection closes does not hear why.
+const maxDrained = 32 << 20
+
+func readBody(r *http.Request) (body []byte, err error) {
+	if r.ContentLength <= maxBody {
+		if body, err = io.ReadAll(io.LimitReader(r.Body, maxBody+1)); err != nil || len(body) <= maxBody {
+			return body, err
+		}
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err == nil && len(body) > maxBody {
-		err = errBodyTooLarge
-	}
-	return body, err
+	_, _ = io.CopyN(io.Discard, r.Body, maxDrained)
+	return nil, errBodyTooLarge
 }
 
 func bodyRefusal(err error) *refusal {

@@ -116,11 +116,11 @@ func (st *stream) send(ctx context.Context, body []byte, o outgoing) error {
 		return err
 	}
 	defer drain(resp)
-	if resp.StatusCode >= 300 {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return &Problem{Code: jsonrpc.CodeInternal, Reason: reasonHTTP, Message: fmt.Sprintf("the server answered with status %s: %s", resp.Status, text)}
+	if resp.StatusCode < 300 {
+		return nil
 	}
-	return nil
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what is missing of it makes it no message
+	return notTaken(resp, text)
 }
 
 // ask is [conversation.ask] over the stream.

@@ -213,8 +213,7 @@ func (p *post) rejected(ctx context.Context, resp *http.Response) error {
 		}
 	}
 	if err != nil || m.Kind != jsonrpc.Failure {
-		text := strings.TrimSpace(string(body[:min(len(body), 200)]))
-		return &Problem{Code: jsonrpc.CodeInternal, Reason: reasonHTTP, Message: strings.TrimSpace(fmt.Sprintf("the server answered with status %s: %s", resp.Status, text))}
+		return notTaken(resp, body)
 	}
 	for _, call := range p.calls {
 		p.c.deliver(jsonrpc.AppendFailure(nil, call.m.ID, m.Err), sessionHeader{})
@@ -224,6 +223,20 @@ func (p *post) rejected(ctx context.Context, resp *http.Response) error {
 		return errors.New(text)
 	}
 	return nil
+}
+
+// notTaken is what a response with an error status says, in JSON-RPC if it can.
+func notTaken(resp *http.Response, body []byte) *Problem {
+	if m, err := jsonrpc.ParseServer(bytes.TrimSpace(body)); err == nil && m.Kind == jsonrpc.Failure {
+		p := &Problem{Code: m.ErrorCode()}
+		p.Message, _ = m.Err.Get("message").Text()
+		if p.Reason, _ = m.Err.Get("data").Get("reason").Text(); p.Reason == "" {
+			p.Reason = reasonHTTP
+		}
+		return p
+	}
+	text := strings.TrimSpace(string(body[:min(len(body), 200)]))
+	return &Problem{Code: jsonrpc.CodeInternal, Reason: reasonHTTP, Message: strings.TrimSuffix(fmt.Sprintf("the server answered with status %s: %s", resp.Status, text), ": ")}
 }
 
 // follow reads a stream up to the last answer. One that ends early is taken up

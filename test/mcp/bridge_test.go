@@ -150,6 +150,17 @@ func throughBridge(t *testing.T, w *world, fullLine, limitedLine []string) {
 	if e, data := limited.fails("callTool", object{"name": "get-sum", "arguments": object{"a": 1, "b": 2}}); e.Code != -31403 || data["reason"] != "mcp_forbidden" {
 		t.Errorf("get-sum: %v %v", e, data)
 	}
+	for rule, tt := range map[string]struct {
+		arguments object
+		says      string
+	}{
+		"too large":                 {object{"message": strings.Repeat("x", 5<<20)}, "larger than 4 MiB"},
+		"could be read in two ways": {object{"message": "a", "Message": "b"}, `"message" is there twice`},
+	} {
+		if e, _ := full.fails("callTool", object{"name": "echo", "arguments": tt.arguments}); e.Code != -32600 || !strings.Contains(e.Message, tt.says) || strings.Contains(e.Message, "jsonrpc") {
+			t.Errorf("%s: %v", rule, e)
+		}
+	}
 	resources := names(full.do("listResources"), "resources", "uri")
 	if got := full.do("readResource", object{"uri": resources[0]}); len(got["contents"].([]any)) == 0 {
 		t.Errorf("read %v", got)
