@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -179,7 +180,9 @@ func (c *childProcess) done() <-chan struct{}              { return c.Done() }
 func (c *childProcess) how() string                        { return c.How() }
 
 func (b *stdioBackend) post(x *exchange) {
-	switch {
+	switch r := checkRevision(x.r.Header.Get(mcpwire.HeaderVersion), x.session); {
+	case r != nil && !x.modern:
+		x.refuseCalls(r)
 	case x.modern && isSupported(x.sent[0]):
 		b.modern.post(x)
 	case x.modern:
@@ -204,21 +207,37 @@ func (b *stdioBackend) post(x *exchange) {
 		x.w.Header().Set(mcpwire.HeaderSession, s.id)
 		x.converse(s.pipe)
 	default:
-		r := refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "begin a session with initialize, and name it with %s", mcpwire.HeaderSession)
-		for _, c := range x.calls {
-			c.refused(r)
-		}
-		var id jsonrpc.ID
-		if x.sent[0].Kind == jsonrpc.Request {
-			id = x.sent[0].ID
-		}
-		x.json(r.status, r.answer(id))
+		x.refuseCalls(refuse(event.MCPSession, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "begin a session with initialize, and name it with %s", mcpwire.HeaderSession))
 	}
+}
+
+// refuseCalls refuses what the policy let pass.
+func (x *exchange) refuseCalls(r *refusal) {
+	for _, c := range x.calls {
+		x.pending.drop(c)
+		c.refused(r)
+	}
+	var id jsonrpc.ID
+	if x.sent[0].Kind == jsonrpc.Request {
+		id = x.sent[0].ID
+	}
+	x.json(r.status, r.answer(id))
 }
 
 // supported are the revisions that a server over standard input and output can
 // be spoken to in.
 var supported = []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"}
+
+// checkRevision refuses a request that says it is of a revision that is not known
+// here (2025-06-18, Streamable HTTP, protocol version header). A server may have
+// agreed on another with its client.
+func checkRevision(said string, s *session) *refusal {
+	if said == "" || slices.Contains(supported, said) || s != nil && said == s.protocolVersion() {
+		return nil
+	}
+	return refuse(event.MCPHeaders, jsonrpc.CodeInvalidRequest, http.StatusBadRequest, "%s is %q, and what is known here is %s and %s",
+		mcpwire.HeaderVersion, said, mcpwire.RevisionModern, strings.Join(supported, ", "))
+}
 
 // isSupported reports whether a client of a revision without sessions speaks
 // the one that is known here.
@@ -382,7 +401,9 @@ func (x *exchange) brokenOff(out *sseWriter) {
 // get opens the stream of a session, or begins a session of revision
 // 2024-11-05.
 func (b *stdioBackend) get(a *agent, w http.ResponseWriter, r *http.Request, s *session) {
-	switch {
+	switch wrong := checkRevision(r.Header.Get(mcpwire.HeaderVersion), s); {
+	case wrong != nil && s != nil:
+		(&exchange{agent: a, w: w, r: r, session: s}).refuseWhole(wrong)
 	case s != nil && !s.legacy:
 		q := newQueue()
 		if !s.pipe.listen(q) {

@@ -184,6 +184,23 @@ func TestStdioSessions(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 	})
+	t.Run("a revision that nobody knows is refused, and one that was agreed on is not", func(t *testing.T) {
+		odd := w.agent("reader")
+		odd.initialize("2024-10-07")
+		for version, want := range map[string]int{"1999-01-01": 400, "x": 400, "2024-10-07": 200, "2025-11-25": 200} {
+			odd.headers = map[string]string{mcpwire.HeaderVersion: version}
+			status, got := odd.post(list)
+			if status != want || (want == 400) != strings.Contains(got, `"id":1,"error"`) || want == 400 && !strings.Contains(got, "2025-06-18") {
+				t.Errorf("%s: %d %s", version, status, got)
+			}
+		}
+		odd.headers = map[string]string{mcpwire.HeaderVersion: "1999-01-01"}
+		resp := odd.do(t.Context(), "GET", "/mcp", "")
+		defer resp.Body.Close()
+		if resp.StatusCode != 400 {
+			t.Errorf("a stream: %s", resp.Status)
+		}
+	})
 	t.Run("a child has a clean environment that says who the agent is", func(t *testing.T) {
 		t.Setenv("TLSMCP_SECRET", "x")
 		env := all.tool("env")
