@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 )
 
@@ -187,6 +189,14 @@ func TestTheLogTellsNothingTwice(t *testing.T) {
 	s.take(&batch{events: live}, noon())
 	if len(s.log) != 3 {
 		t.Errorf("the log has %d entries, not 3", len(s.log))
+	}
+	// The log keeps microseconds, the stream tells more.
+	s = newStore()
+	at := noon().Add(657_134_567 * time.Nanosecond)
+	s.setLog([]*controlv1.Event{{Kind: "revocation", Time: timestamppb.New(at.Truncate(time.Microsecond))}})
+	s.take(&batch{events: []*controlv1.Event{{Sequence: 1, Kind: "revocation", Time: timestamppb.New(at)}}}, at)
+	if len(s.log) != 1 {
+		t.Errorf("an event of the last microsecond is told %d times", len(s.log))
 	}
 }
 

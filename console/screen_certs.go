@@ -109,7 +109,7 @@ func (c *certsScreen) table(m *Model, cursor int, focus bool) *widget.Table {
 	now := m.now()
 	return &widget.Table{
 		Columns: []widget.Column{
-			{Head: "STATE", Width: 10}, {Head: "NAME", Weight: 3}, {Head: "TYPE", Width: 6, Least: 64}, {Head: "ISSUER", Weight: 2, Least: 84},
+			{Head: "STATE", Width: 10}, {Head: "NAME"}, {Head: "TYPE", Width: 6, Least: 64}, {Head: "ISSUER", Width: 26, Least: 96},
 			{Head: "EXPIRES", Width: 8, Right: true}, {Head: "CONNS", Width: 6, Right: true}, {Head: "SEEN", Width: 8, Right: true},
 		},
 		Len: len(c.rows), Cursor: cursor, Focus: focus,

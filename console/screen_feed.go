@@ -11,6 +11,7 @@ import (
 
 	"cyphers.ai/tlsmcp/console/widget"
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/text"
 )
 
@@ -140,9 +141,16 @@ func eventText(e *controlv1.Event) string {
 	case "refused":
 		return "refused: " + words(e.GetOutcome())
 	case "closed":
-		return fmt.Sprintf("closed: %s, %s in %s", words(e.GetOutcome()), text.Plural(e.GetRequests(), "request"), widget.Millis(e.GetDurationMs()))
+		did := text.Plural(e.GetRequests(), "request") + " in " + widget.Millis(e.GetDurationMs())
+		if e.GetOutcome() == string(event.ClientClosed) { // as most end
+			return "closed: " + did
+		}
+		return "closed: " + words(e.GetOutcome()) + ", " + did
 	}
 	parts := []string{e.GetMethod(), e.GetTarget(), e.GetOutcome(), e.GetDetail()}
+	if strings.HasPrefix(e.GetDetail(), e.GetMethod()) { // "issued, good until" says what was done
+		parts[0] = ""
+	}
 	if e.GetCount() > 0 {
 		parts = append(parts, "("+text.Plural(e.GetCount(), "connection")+" cut)")
 	}

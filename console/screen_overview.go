@@ -187,7 +187,7 @@ func (o *overviewScreen) sidecarBox(m *Model, w int) []string {
 		state = l.Bad.Paint(l.Glyphs.Dot + " not ready")
 	}
 	where := strings.Join(st.GetListeners(), " ") + " to " + st.GetBackend()
-	third := l.Dim.Paint("well: " + fmt.Sprint(len(st.GetChecks())) + " checks")
+	third := l.Dim.Paint(text.Plural(len(st.GetChecks()), "check") + " passed")
 	for _, c := range st.GetChecks() {
 		if !c.GetOk() {
 			third = l.Warn.Paint(text.Line(c.GetName() + ": " + c.GetDetail()))

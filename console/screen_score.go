@@ -134,9 +134,9 @@ func (s *scoreScreen) bars(m *Model, w, h int) []string {
 			line += "   "
 		}
 	}
-	if points := m.store.points(); len(points) > 1 && h >= 26 {
+	if points := m.store.points(); len(points) > 1 && h >= 26 && points[len(points)-1].At.Sub(points[0].At) >= time.Minute {
 		label := widget.Span(points[len(points)-1].At.Sub(points[0].At))
-		lines = append(lines, l.Dim.Paint(widget.Fit("last "+label, categoryWidth+2, ""))+l.Spark(course(points, inner-categoryWidth-2), 0, inner-categoryWidth-2, l.Wave))
+		lines = append(lines, l.Dim.Paint(widget.Fit("last "+label, categoryWidth+2, ""))+s.course(m, points, inner-categoryWidth-2))
 	}
 	return l.Box("Score", "measured "+fmt.Sprint(r.MeasuredPercent)+"%", lines, w, len(lines)+2, false)
 }
@@ -170,9 +170,15 @@ func (s *scoreScreen) category(m *Model, c score.Subtotal, w int) string {
 	return l.Text.Paint(name) + "  " + l.Bar(c.Points, c.Of, w-categoryWidth-7, style) + l.Dim.Paint(fmt.Sprintf("%4d%%", percent))
 }
 
-// course is the score over the time that is known, in n steps, measured from a
-// little below the lowest so that changes show.
-func course(points []Point, n int) []uint32 {
+// course draws the score over the time that is known: from a little below the
+// lowest, so that changes show, up to 100.
+func (s *scoreScreen) course(m *Model, points []Point, w int) string {
+	steps, from := course(points, w)
+	return m.look.Spark(steps, uint32(100-from), w, m.look.Wave)
+}
+
+// course is the score in n steps of time, counted from a little below the lowest.
+func course(points []Point, n int) (steps []uint32, from int) {
 	out := make([]uint32, n)
 	first, last := points[0].At, points[len(points)-1].At
 	low := points[0].Score
@@ -188,7 +194,7 @@ func course(points []Point, n int) []uint32 {
 		}
 		out[i] = uint32(points[at].Score - low)
 	}
-	return out
+	return out, low
 }
 
 // resultCell is a result: glyph, word and colour.

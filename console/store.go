@@ -154,7 +154,7 @@ func (s *store) take(b *batch, now time.Time) (changed bool) {
 			}
 		case "closed", "refused", "mcp":
 		default:
-			if e.GetTime().AsTime().After(s.logEnd) { // else the audit log told it
+			if s.afterLog(e) { // else the audit log told it
 				s.log = append(s.log, e)
 			}
 			changed = changed || e.GetKind() == "revocation" || e.GetKind() == "certificate" || e.GetKind() == "hub"
@@ -173,8 +173,14 @@ func (s *store) setLog(kept []*controlv1.Event) {
 	if n := len(kept); n > 0 {
 		s.logEnd = kept[n-1].GetTime().AsTime()
 	}
-	live := slices.DeleteFunc(slices.Clone(s.log), func(e *controlv1.Event) bool { return !e.GetTime().AsTime().After(s.logEnd) })
+	live := slices.DeleteFunc(slices.Clone(s.log), func(e *controlv1.Event) bool { return !s.afterLog(e) })
 	s.log = append(kept, live...)
+}
+
+// afterLog tells whether an event came after the part of the audit log that was
+// read. The log keeps microseconds.
+func (s *store) afterLog(e *controlv1.Event) bool {
+	return e.GetTime().AsTime().Truncate(time.Microsecond).After(s.logEnd)
 }
 
 // mostTrend is how many scores of its own a console remembers.

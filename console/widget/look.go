@@ -41,6 +41,7 @@ type Look struct {
 	Accent, Title, Border Style
 	Focus                 Style // border and title of what has the keys
 	Selected              Style // ground of the selected row
+	Whole                 bool  // the selected row has that style alone: cells of their own could not be read on it
 	Tab                   Style // the screen that is shown
 	Banner, Toast, Danger Style // grounds of a line
 	Key                   Style // a key in the footer
@@ -102,15 +103,21 @@ func NewLook(theme string, profile termenv.Profile, ascii bool) *Look {
 	l.Banner, l.Toast, l.Danger = ground(c.bannerText, c.banner), ground(c.text, c.selected), ground(c.tabText, c.bad)
 	l.Key = styleOf(fg(c.accent).Bold(true))
 	l.GaugeRest, l.Wave = styleOf(fg(c.gaugeRest)), styleOf(fg(c.info))
+	if profile == termenv.ANSI { // none of the sixteen colours is a quiet ground
+		l.Selected, l.Whole, l.Toast = reverse, true, bold
+	}
 	return l
 }
 
+// What a terminal without colours can show.
+const bold, faint, reverse = "1", "2", "7"
+
 // mono tells everything by weight and by reversal.
 func (l *Look) mono() {
-	const bold, faint, reverse, underline = "1", "2", "7", "4"
 	l.Dim, l.Border, l.GaugeRest = faint, faint, faint
-	l.Strong, l.Title, l.Focus, l.Key, l.Warn, l.Bad = bold, bold, bold+";"+underline, bold, bold, bold
-	l.Selected, l.Tab, l.Banner, l.Danger = reverse, reverse, reverse, reverse
+	l.Strong, l.Title, l.Focus, l.Key, l.Warn, l.Bad = bold, bold, bold, bold, bold, bold
+	l.Selected, l.Whole = reverse, true
+	l.Tab, l.Banner, l.Danger = reverse, reverse, reverse
 	l.Toast = bold
 }
 

@@ -122,7 +122,11 @@ func (t *Table) line(l *Look, widths []int, i, w int) string {
 	case selected:
 		lead = l.Glyphs.Pointer
 	}
-	text := l.Accent.On(ground).Paint(lead + " ")
+	on := func(s Style) Style { return s.On(ground) }
+	if ground != "" && l.Whole {
+		on = func(Style) Style { return ground }
+	}
+	text := on(l.Accent).Paint(lead + " ")
 	used := 2
 	for j, c := range row.Cells {
 		part := t.cell(l, c.Text, widths[j], j)
@@ -130,7 +134,7 @@ func (t *Table) line(l *Look, widths []int, i, w int) string {
 		if row.Dim {
 			style = l.Dim
 		}
-		text += style.On(ground).Paint(part)
+		text += on(style).Paint(part)
 		used += Width(part)
 	}
 	return text + ground.Paint(Space(w-used))

@@ -91,6 +91,28 @@ func TestTablesAskOnlyForRowsThatAreSeen(t *testing.T) {
 	}
 }
 
+// TestTheSelectedRowCanBeRead: green on the cyan that a terminal of sixteen colours
+// makes of a dark blue cannot, nor what is faint and reversed.
+func TestTheSelectedRowCanBeRead(t *testing.T) {
+	for name, tt := range map[string]struct {
+		look *Look
+		want int // styles on the row
+	}{"256 colours": {NewLook("dark", termenv.ANSI256, false), 3}, "16 colours": {NewLook("dark", termenv.ANSI, false), 1}, "light, 16": {NewLook("light", termenv.ANSI, false), 1}, "mono": {look(false), 1}} {
+		l := tt.look
+		table := Table{Columns: []Column{{Width: 5}, {Width: 5}}, Len: 2, Focus: true, NoHead: true,
+			Row: func(int) Row { return Row{Cells: []Cell{{Text: "good", Style: l.Good}, {Text: "quiet", Style: l.Dim}}} }}
+		styles := map[string]bool{}
+		for _, part := range strings.Split(table.Lines(l, 20, 2)[0], "\x1b[")[1:] {
+			if style, _, _ := strings.Cut(part, "m"); style != "0" && style != string(l.Selected) {
+				styles[style] = true
+			}
+		}
+		if tt.want == 1 && len(styles) > 0 || tt.want > 1 && len(styles) < tt.want {
+			t.Errorf("%s: the selected row has %v besides %q", name, styles, l.Selected)
+		}
+	}
+}
+
 func TestScrollKeepsTheCursorInSight(t *testing.T) {
 	for _, tt := range []struct{ top, cursor, length, h, want int }{{0, 0, 0, 5, 0}, {0, 4, 10, 5, 0}, {0, 5, 10, 5, 1}, {5, 2, 10, 5, 2}, {9, 9, 10, 5, 5}, {3, -1, 10, 5, 3}} {
 		if got := Scroll(tt.top, tt.cursor, tt.length, tt.h); got != tt.want {
