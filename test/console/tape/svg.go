@@ -35,7 +35,7 @@ func svg(frames []frame) string {
 	for i, f := range frames {
 		total += f.lasts
 		fmt.Fprintf(&film, `<g transform="translate(%.1f)">`, float64(i)*w)
-		for y, line := range strings.Split(strings.TrimSuffix(f.picture, "\n"), "\n") {
+		for y, line := range linesOf(f.picture) {
 			if ansi.Strip(line) == "" {
 				continue
 			}
@@ -95,6 +95,28 @@ func drawLine(line string) string {
 		fmt.Fprintf(&b, `<text x="%.1f" y="13.5" textLength="%.1f" lengthAdjust="spacingAndGlyphs"%s>%s</text>`, x, wide, attrs, strings.ReplaceAll(html.EscapeString(text), " ", "\u00a0"))
 	}
 	return b.String()
+}
+
+// linesOf takes a picture apart. Tmux leaves a style on over the end of a line; here
+// each line begins with what is on.
+func linesOf(picture string) []string {
+	lines := strings.Split(strings.TrimSuffix(picture, "\n"), "\n")
+	on := ""
+	for i, line := range lines {
+		lines[i] = on + line
+		for rest := line; ; {
+			_, after, found := strings.Cut(rest, "\x1b[")
+			if !found {
+				break
+			}
+			params, next, _ := strings.Cut(after, "m")
+			if on += "\x1b[" + params + "m"; params == "" || params == "0" {
+				on = ""
+			}
+			rest = next
+		}
+	}
+	return lines
 }
 
 // runs takes a line apart by its styles.
