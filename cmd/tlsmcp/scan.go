@@ -117,7 +117,7 @@ func (c *scanCommand) run(ctx context.Context, args []string) error {
 		return usageError(c.cmd, "%w", err)
 	}
 	run := scanfmt.NewRun(version.Get().Version, c.options.Profile, failOn, reports)
-	if err := scanfmt.Write(c.s.out, run, c.format, scanfmt.Style{Colour: colours(c.s.out), All: c.all}); err != nil {
+	if err := scanfmt.Write(c.s.out, run, c.format, scanfmt.Style{Colour: colours(c.s.out), All: c.all, Width: widthOf(c.s.out), ASCII: terminal(c.s.out) && !utf8Locale()}); err != nil {
 		return err
 	}
 	return verdict(reports, failOn)

@@ -190,10 +190,10 @@ func (c *chainSeen) trust(now time.Time, cas []*x509.Certificate) {
 		c.unjudged = "there was no time at which all certificates of the chain were valid"
 	case !unknown:
 		c.untrusted = plainError(err)
+	case selfSigned(c.leaf): // and no CA here: how it is signed makes no difference
+		c.untrusted = called(c.leaf) + " is signed by itself, not by a CA that is known here"
 	case len(c.weakHashes) > 0 || slices.ContainsFunc(c.signed(), tooShort):
 		c.unjudged = "clients do not even check so weak a signature"
-	case selfSigned(c.leaf):
-		c.untrusted = called(c.leaf) + " is signed by itself, not by a CA that is known here"
 	default:
 		c.explain(options, known, cas != nil)
 	}

@@ -87,6 +87,29 @@ func Cut(s string, most int) string {
 	return s[:end] + mark
 }
 
+// Wrap breaks a text at its spaces into lines of at most so many characters; 0: it
+// stays one line. A word that is longer stays whole: somebody may copy it.
+func Wrap(s string, most int) []string {
+	words := strings.Fields(s)
+	if most <= 0 || len(words) == 0 {
+		return []string{s}
+	}
+	var lines []string
+	line, n := "", 0
+	for _, word := range words {
+		w := utf8.RuneCountInString(word)
+		if n > 0 && n+1+w > most {
+			lines = append(lines, line)
+			line, n = "", 0
+		}
+		if n > 0 {
+			line, n = line+" ", n+1
+		}
+		line, n = line+word, n+w
+	}
+	return append(lines, line)
+}
+
 // Count writes a number with its thousands apart.
 func Count(n uint64) string {
 	s := strconv.FormatUint(n, 10)

@@ -70,6 +70,21 @@ func TestCutLeavesWholeCharacters(t *testing.T) {
 	}
 }
 
+func TestWrapBreaksAtSpacesAlone(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		most int
+		want string
+	}{
+		{"one two three", 0, "one two three"}, {"one two three", 13, "one two three"}, {"one two three", 12, "one two|three"}, {"one two three", 3, "one|two|three"},
+		{"a spiffe://prod.example/service/web b", 10, "a|spiffe://prod.example/service/web|b"}, {"é é é", 3, "é é|é"}, {"", 5, ""}, {"  two   spaces ", 20, "two spaces"},
+	} {
+		if got := strings.Join(Wrap(tt.in, tt.most), "|"); got != tt.want {
+			t.Errorf("%q in %d is %q, not %q", tt.in, tt.most, got, tt.want)
+		}
+	}
+}
+
 func TestOneIsNeverSeveral(t *testing.T) {
 	for want, got := range map[string]string{
 		"1 source": Plural(1, "source"), "0 sources": Plural(0, "source"), "2 entries": Plural(uint64(2), "entry"), "1 entry": Plural(uint32(1), "entry"),

@@ -100,14 +100,8 @@ func TestCertificates(t *testing.T) {
 		{rule: "of a CA that is not trusted", start: with(nil), options: trusting(func(l *lab) []*x509.Certificate { return []*x509.Certificate{l.other.Cert} }),
 			want: []string{"cert-trust"}},
 		{rule: "of a CA that this system does not know", start: with(nil), options: trusting(func(*lab) []*x509.Certificate { return nil }), want: []string{"cert-trust"}},
-		{rule: "signed by itself", start: goServer(func(t *testing.T, l *lab) *pki.Leaf {
-			key := must(pki.NewKey(pki.ECDSAP256))
-			self := &x509.Certificate{SerialNumber: must(pki.NewSerial()), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
-				NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * aDay), KeyUsage: x509.KeyUsageDigitalSignature,
-				ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true, SubjectKeyId: []byte{1, 2, 3, 4}}
-			cert := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, self, self, key.Public(), key))))
-			return &pki.Leaf{Cert: cert, Key: key, CertPEM: pki.EncodeCertificates(cert), KeyPEM: must(pki.EncodeKey(key))}
-		}, nil), want: []string{"cert-trust", "cert-lint"}},
+		{rule: "signed by itself", start: goServer(byItself(x509.ECDSAWithSHA256), nil), want: []string{"cert-trust", "cert-lint"}},
+		{rule: "signed by itself with SHA-1", start: goServer(byItself(x509.ECDSAWithSHA1), nil), want: []string{"cert-trust", "cert-signature", "cert-lint"}},
 		{rule: "the usage is for clients only", start: with(func(o *pki.LeafOptions) { o.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
 			want: []string{"cert-trust"}},
 		{rule: "the root is sent too", start: sent(func(l *lab, leaf *pki.Leaf) []*x509.Certificate {
@@ -170,6 +164,18 @@ func TestCertificates(t *testing.T) {
 			}
 		}},
 	})
+}
+
+// byItself makes a certificate that no CA has signed.
+func byItself(how x509.SignatureAlgorithm) func(*testing.T, *lab) *pki.Leaf {
+	return func(*testing.T, *lab) *pki.Leaf {
+		key := must(pki.NewKey(pki.ECDSAP256))
+		self := &x509.Certificate{SerialNumber: must(pki.NewSerial()), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * aDay), KeyUsage: x509.KeyUsageDigitalSignature, SignatureAlgorithm: how,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true, SubjectKeyId: []byte{1, 2, 3, 4}}
+		cert := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, self, self, key.Public(), key))))
+		return &pki.Leaf{Cert: cert, Key: key, CertPEM: pki.EncodeCertificates(cert), KeyPEM: must(pki.EncodeKey(key))}
+	}
 }
 
 func trustRSA(_ *testing.T, l *lab, o *scan.Options) { o.CAs = []*x509.Certificate{l.rsaRoot.Cert} }

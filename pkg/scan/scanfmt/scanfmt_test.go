@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"cyphers.ai/tlsmcp/pkg/scan"
 )
 
@@ -44,7 +46,7 @@ func TestTextTellsGradeThenFindingsThenWhatWasTested(t *testing.T) {
 	text := written(t, "text", Style{}, reports()...)
 	at := -1
 	for _, part := range []string{
-		"a.test:443  F  20 of 100  incomplete\n", "graded by the 2 rows of r/1", "at most 20: so", "groups: no answer", "hint: scan again",
+		"a.test:443  F  ████░░░░░░░░░░░░░░░░  20 of 100  incomplete\n", "graded by the 2 rows of r/1", "at most 20: so", "groups: no answer", "hint: scan again",
 		"does not keep to p", "High\n", "× Major  major\n", "    e4\n", "and 2 more; --all shows them", "fix: Mend that & <this>.", "RFC 1",
 		"Low\n", "! Minor", "Seen\n", "Tested\n", "✓ Fine", "1 passed, 2 findings, 1 not applicable, 0 not tested, 1 error",
 		"smtp://b.test:25  not reached\n", "nothing listens", "All targets\n", "1 high, 1 low, incomplete",
@@ -61,6 +63,29 @@ func TestTextTellsGradeThenFindingsThenWhatWasTested(t *testing.T) {
 	}
 	if all := written(t, "text", Style{All: true, Colour: true}, reports()[0]); !strings.Contains(all, "e6") || !strings.Contains(all, "does not apply") || !strings.Contains(all, "\x1b[") {
 		t.Errorf("--all leaves something out:\n%s", all)
+	}
+}
+
+func TestTextKeepsToTheTerminal(t *testing.T) {
+	r := reports()[0]
+	r.Checks[2].Evidence = []string{"TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256 " + strings.Repeat("and another word ", 12)}
+	for _, title := range []string{"Early data (0-RTT)", "Extended master secret", "Protection from a forced fallback", "Downgrade sentinel"} {
+		r.Checks = append(r.Checks, scan.Check{ID: title, Group: "h", Title: title, Status: scan.Pass})
+	}
+	r.Profile.Deviations = []string{strings.Repeat("a suite beyond the profile, ", 9)}
+	r.Observed.Groups = strings.Split(strings.Repeat("secp256r1 ", 20), " ")
+	for _, style := range []Style{{Width: 80}, {Width: 64, Colour: true}, {Width: 80, All: true}} {
+		for _, line := range strings.Split(ansi.Strip(written(t, "text", style, r)), "\n") {
+			if ansi.StringWidth(line) > style.Width {
+				t.Errorf("a line of %d columns has %d: %q", style.Width, ansi.StringWidth(line), line)
+			}
+		}
+	}
+	if narrow := written(t, "text", Style{Width: 80}, r); !strings.Contains(narrow, "\n    another word") || !strings.Contains(narrow, "\n                     ✓ ") {
+		t.Errorf("what goes on below itself does not stand under it:\n%s", narrow)
+	}
+	if plain := written(t, "text", Style{Width: 80, ASCII: true}, r); strings.ContainsFunc(plain, func(r rune) bool { return r > '~' }) || !strings.Contains(plain, "####......") {
+		t.Errorf("more than ASCII:\n%s", plain)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cyphers.ai/tlsmcp/pkg/scan"
 	"cyphers.ai/tlsmcp/pkg/text"
@@ -15,6 +16,8 @@ import (
 type Style struct {
 	Colour bool
 	All    bool // every line of evidence, and every check by itself
+	Width  int  // columns of the terminal; 0: lines are as long as they are
+	ASCII  bool // it shows nothing else
 }
 
 // fewLines is how much evidence is shown of one finding without Style.All.
@@ -49,6 +52,30 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
+// block prints a text after what leads its first line, which is n columns wide. What
+// does not fit goes on below itself.
+func (p *printer) block(lead string, n int, said string, paint func(string) string) {
+	const least = 24
+	most := 0
+	if p.Width > 0 {
+		most = max(p.Width-n, least)
+	}
+	for _, part := range text.Wrap(said, most) {
+		p.line("%s%s", lead, paint(part))
+		lead = strings.Repeat(" ", n)
+	}
+}
+
+func plain(s string) string { return s }
+
+// glyph is what stands for each character beyond ASCII that is printed here.
+func (p *printer) glyph(s string) string {
+	if !p.ASCII {
+		return s
+	}
+	return strings.NewReplacer("✓", "+", "×", "x", "‼", "E", "–", "-", "…", "...", "█", "#", "░", ".").Replace(s)
+}
+
 func (p *printer) paint(code, text string) string {
 	if !p.Colour || text == "" {
 		return text
@@ -74,9 +101,9 @@ func (p *printer) severity(s scan.Severity, text string) string {
 func (p *printer) report(r *scan.Report) {
 	p.head(r)
 	for _, problem := range r.Problems {
-		p.line("  %s %s", p.paint("31", "!"), problem.Message)
+		p.block("  "+p.paint("31", "!")+" ", 4, problem.Message, plain)
 		if problem.Hint != "" {
-			p.line("    %s", p.dim("hint: "+problem.Hint))
+			p.block("    ", 4, "hint: "+problem.Hint, p.dim)
 		}
 	}
 	if r.State == scan.Unreachable {
@@ -95,7 +122,7 @@ func (p *printer) head(r *scan.Report) {
 		p.line("%s  %s", title, p.paint("1;31", "not reached"))
 		return
 	case r.Grade != nil:
-		title += "  " + p.grade(r.Grade) + "  " + p.dim(fmt.Sprintf("%d of 100", r.Grade.Points))
+		title += "  " + p.grade(r.Grade, r.Grade.Letter) + "  " + p.bar(r.Grade) + "  " + p.dim(fmt.Sprintf("%d of 100", r.Grade.Points))
 	}
 	if r.State == scan.Incomplete {
 		title += "  " + p.paint("33", "incomplete")
@@ -109,12 +136,20 @@ func (p *printer) head(r *scan.Report) {
 	if g := r.Grade; g != nil {
 		p.line("  %s", p.dim(fmt.Sprintf("graded by the %s of %s that show from outside", text.Plural(len(g.Rows), "row"), g.Rubric)))
 		for _, c := range g.Caps {
-			p.line("  %s", p.dim(c))
+			p.block("  ", 2, c, p.dim)
 		}
 	}
 }
 
-func (p *printer) grade(g *scan.Grade) string {
+// bar is how much of the points there is.
+func (p *printer) bar(g *scan.Grade) string {
+	const cells = 20
+	full := g.Points * cells / 100
+	return p.grade(g, p.glyph(strings.Repeat("█", full))) + p.dim(p.glyph(strings.Repeat("░", cells-full)))
+}
+
+// grade colours a text by a grade.
+func (p *printer) grade(g *scan.Grade, said string) string {
 	code := "1;31"
 	switch g.Letter[0] {
 	case 'A':
@@ -122,7 +157,7 @@ func (p *printer) grade(g *scan.Grade) string {
 	case 'B', 'C':
 		code = "1;33"
 	}
-	return p.paint(code, g.Letter)
+	return p.paint(code, said)
 }
 
 func tookText(ms int64) string {
@@ -136,21 +171,21 @@ func tookText(ms int64) string {
 func (p *printer) profile(r *scan.Report) {
 	switch r.Profile.Verdict {
 	case scan.Pass:
-		p.line("\n%s keeps to %s", p.paint("32", "✓"), r.Profile.Name)
+		p.line("\n%s keeps to %s", p.paint("32", p.glyph("✓")), r.Profile.Name)
 	case scan.Fail:
 		p.line("\n%s does not keep to %s", p.paint("33", "!"), r.Profile.Name)
 	default:
 		p.line("\n%s whether it keeps to %s is not known: not everything could be measured", p.dim("?"), r.Profile.Name)
 	}
 	for _, d := range r.Profile.Deviations {
-		p.line("    %s", p.dim(d))
+		p.block("    ", 4, d, p.dim)
 	}
 }
 
 func (p *printer) findings(r *scan.Report) {
 	found := r.Findings()
 	if len(found) == 0 {
-		p.line("\n%s no finding", p.paint("32", "✓"))
+		p.line("\n%s no finding", p.paint("32", p.glyph("✓")))
 		return
 	}
 	last := scan.Severity("")
@@ -166,7 +201,7 @@ func (p *printer) findings(r *scan.Report) {
 func (p *printer) finding(c scan.Check) {
 	mark := "!"
 	if c.Severity.AtLeast(scan.High) {
-		mark = "×"
+		mark = p.glyph("×")
 	}
 	p.line("  %s %s  %s", p.severity(c.Severity, mark), p.bold(c.Title), p.dim(c.ID))
 	for i, e := range c.Evidence {
@@ -174,31 +209,33 @@ func (p *printer) finding(c scan.Check) {
 			p.line("    %s", p.dim(fmt.Sprintf("and %d more; --all shows them", len(c.Evidence)-fewLines)))
 			break
 		}
-		p.line("    %s", e)
+		p.block("    ", 4, e, plain)
 	}
 	if c.Fix != "" {
-		p.line("    %s %s", p.paint("32", "fix:"), c.Fix)
+		p.block("    "+p.paint("32", "fix:")+" ", 9, c.Fix, plain)
 	}
 	if len(c.Refs) > 0 {
-		p.line("    %s", p.dim(strings.Join(c.Refs, "; ")))
+		p.block("    ", 4, strings.Join(c.Refs, "; "), p.dim)
 	}
 }
 
 func (p *printer) seen(r *scan.Report) {
 	o := r.Observed
 	p.line("\n%s", p.bold("Seen"))
-	row := func(label, text string) {
-		if text != "" {
-			p.line("  %s %s", p.dim(fmt.Sprintf("%-13s", label)), text)
+	row := func(label, said string) {
+		if said != "" {
+			p.block("  "+p.dim(fmt.Sprintf("%-13s", label))+" ", 16, said, plain)
 		}
 	}
 	row("versions", strings.Join(o.Versions, ", "))
 	if n := o.Negotiated; n != nil {
-		row("today", strings.TrimSpace(n.Version+" "+n.Suite+" "+n.Group))
+		row("negotiated", strings.TrimSpace(n.Version+" "+n.Suite+" "+n.Group))
 	}
 	for _, s := range o.Suites {
 		if p.All {
-			row(s.Version, strings.Join(s.Suites, "\n"+strings.Repeat(" ", 16)))
+			for i, name := range s.Suites {
+				row(map[bool]string{true: s.Version}[i == 0], name)
+			}
 			continue
 		}
 		row(s.Version, text.Plural(len(s.Suites), "suite")+first(s.Suites))
@@ -232,7 +269,7 @@ func (p *printer) certificate(c scan.ChainSummary) string {
 	names := strings.Join(c.Names, " ")
 	const most = 100
 	if len(names) > most && !p.All {
-		names = strings.ToValidUTF8(names[:most], "") + "…"
+		names = p.glyph(text.Cut(names, most))
 	}
 	return fmt.Sprintf("%s, %s, by %s, until %s", cmp.Or(names, c.Subject), key, c.Issuer, c.NotAfter.Format(time.DateOnly))
 }
@@ -255,33 +292,52 @@ func (p *printer) tested(r *scan.Report) {
 			}
 			continue
 		}
-		var marks []string
-		for _, c := range byGroup[g] {
-			if c.Status != scan.NA {
-				marks = append(marks, p.mark(c)+" "+c.Title)
-			}
-		}
-		if len(marks) > 0 {
-			p.line("  %s %s", p.dim(fmt.Sprintf("%-18s", g)), strings.Join(marks, p.dim(",")+" "))
-		}
+		p.marks(g, byGroup[g])
 	}
 	n := r.Counts
 	p.line("  %s", p.dim(fmt.Sprintf("%d passed, %s, %d not applicable, %d not tested, %s",
 		n.Passed, text.Plural(n.Critical+n.High+n.Medium+n.Low, "finding"), n.NA, n.NotTested, text.Plural(n.Errors, "error"))))
 }
 
+// marks are the checks of a group next to each other, as many as fit on a line.
+func (p *printer) marks(group string, checks []scan.Check) {
+	const label = 21
+	line, n := "", 0
+	lead := "  " + p.dim(fmt.Sprintf("%-18s", group)) + " "
+	flush := func() {
+		if n > 0 {
+			p.line("%s%s", lead, line)
+			lead, line, n = strings.Repeat(" ", label), "", 0
+		}
+	}
+	for _, c := range checks {
+		if c.Status == scan.NA {
+			continue
+		}
+		w := 2 + utf8.RuneCountInString(c.Title)
+		if p.Width > 0 && label+n+2+w > p.Width {
+			flush()
+		}
+		if n > 0 {
+			line, n = line+"  ", n+2
+		}
+		line, n = line+p.mark(c)+" "+c.Title, n+w
+	}
+	flush()
+}
+
 func (p *printer) mark(c scan.Check) string {
 	switch c.Status {
 	case scan.Pass:
-		return p.paint("32", "✓")
+		return p.paint("32", p.glyph("✓"))
 	case scan.Fail:
-		return p.severity(c.Severity, "×")
+		return p.severity(c.Severity, p.glyph("×"))
 	case scan.Warn:
 		return p.severity(c.Severity, "!")
 	case scan.Error:
-		return p.paint("31", "‼")
+		return p.paint("31", p.glyph("‼"))
 	}
-	return p.dim("–")
+	return p.dim(p.glyph("–"))
 }
 
 // overview is a table of all targets, best told last.
@@ -296,7 +352,7 @@ func (p *printer) overview(run *Run) {
 			p.line("  %-*s  %s", width, r.Target, p.paint("1;31", "not reached"))
 			continue
 		}
-		text := "no finding"
+		said := "no finding"
 		n := r.Counts
 		var parts []string
 		for _, c := range []struct {
@@ -308,11 +364,11 @@ func (p *printer) overview(run *Run) {
 			}
 		}
 		if len(parts) > 0 {
-			text = strings.Join(parts, ", ")
+			said = strings.Join(parts, ", ")
 		}
 		if r.State == scan.Incomplete {
-			text += ", " + p.paint("33", "incomplete")
+			said += ", " + p.paint("33", "incomplete")
 		}
-		p.line("  %-*s  %s%s  %s", width, r.Target, p.grade(r.Grade), strings.Repeat(" ", 2-len(r.Grade.Letter)), text)
+		p.line("  %-*s  %s%s  %s", width, r.Target, p.grade(r.Grade, r.Grade.Letter), strings.Repeat(" ", 2-len(r.Grade.Letter)), said)
 	}
 }
