@@ -20,6 +20,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/ipc/hubjson"
 	"cyphers.ai/tlsmcp/pkg/audit"
+	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/text"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
@@ -44,8 +45,8 @@ func (sp *period) flags(cmd *cobra.Command) {
 }
 
 func (sp *period) times(cmd *cobra.Command) (after, before time.Time, err error) {
-	if after, err = timeOf(sp.since); err == nil {
-		before, err = timeOf(sp.until)
+	if after, err = timeOf(sp.since, time.Now()); err == nil {
+		before, err = timeOf(sp.until, time.Now())
 	}
 	if err != nil {
 		return after, before, usageError(cmd, "%w", err)
@@ -54,24 +55,19 @@ func (sp *period) times(cmd *cobra.Command) (after, before time.Time, err error)
 }
 
 // timeOf reads a time, or how long ago it was; zero for an empty text.
-func timeOf(text string) (time.Time, error) {
-	if text == "" {
+func timeOf(said string, now time.Time) (time.Time, error) {
+	if said == "" {
 		return time.Time{}, nil
 	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			return time.Now().AddDate(0, 0, -int(n)), nil
-		}
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return time.Now().Add(-d), nil
+	if d, err := config.ParseDuration(said); err == nil {
+		return now.Add(-time.Duration(d)), nil
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+		if t, err := time.ParseInLocation(layout, said, time.Local); err == nil {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time", text)
+	return time.Time{}, fmt.Errorf("%q is no time: write it like 24h, 7d, 2026-11-24 or 2026-11-24T06:00:00Z", said)
 }
 
 func stampOrNil(t time.Time) *timestamppb.Timestamp {

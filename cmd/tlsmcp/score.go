@@ -19,7 +19,6 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
-	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/score"
 	"cyphers.ai/tlsmcp/pkg/text"
 )
@@ -87,7 +86,7 @@ func (c *scoreCommand) run(cmd *cobra.Command) error {
 	case c.fleet:
 		return c.showFleet(ctx)
 	case c.diff != "":
-		since, err := sinceTime(c.diff, time.Now())
+		since, err := timeOf(c.diff, time.Now())
 		if err != nil {
 			return usageError(cmd, "--diff %w", err)
 		}
@@ -107,7 +106,7 @@ func (c *scoreCommand) tellAbout(cmd *cobra.Command) error {
 	if c.h.json {
 		return c.json(e)
 	}
-	_, err = fmt.Fprint(c.s.out, e.Text())
+	_, err = fmt.Fprint(c.s.out, e.Text(widthOf(c.s.out)))
 	return err
 }
 
@@ -270,18 +269,6 @@ func (c *scoreCommand) print(points int, v any, page func(*scorePage)) error {
 		return &failure{code: exitRefused}
 	}
 	return &failure{exitRefused, fmt.Errorf("the score is %d, under %d", points, c.under), ""}
-}
-
-// sinceTime reads a time, or how long ago one was.
-func sinceTime(text string, now time.Time) (time.Time, error) {
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		return at, nil
-	}
-	d, err := config.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return time.Time{}, fmt.Errorf("%q: write it like 24h, 7d or 2026-11-24T06:00:00Z", text)
-	}
-	return now.Add(-time.Duration(d)), nil
 }
 
 func (c *scoreCommand) json(v any) error {

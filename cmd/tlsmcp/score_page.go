@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"cyphers.ai/tlsmcp/pkg/score"
 	"cyphers.ai/tlsmcp/pkg/text"
 )
@@ -15,6 +17,7 @@ type scorePage struct {
 	w     io.Writer
 	paint painter
 	all   bool // every row
+	width int  // of the terminal; 0: none, and lines are as long as they are
 	glyph glyphs
 }
 
@@ -26,7 +29,7 @@ type glyphs struct {
 }
 
 func newScorePage(w io.Writer, all bool) *scorePage {
-	p := &scorePage{w: w, paint: painter(colours(w)), all: all, glyph: glyphs{"#", "-", ".", "[", "]", "ok", "~", "x", "?", "-", "->"}}
+	p := &scorePage{w: w, paint: painter(colours(w)), all: all, width: widthOf(w), glyph: glyphs{"#", "-", ".", "[", "]", "ok", "~", "x", "?", "-", "->"}}
 	if utf8Locale() {
 		p.glyph = glyphs{"█", "▌", "░", "▕", "▏", "✓", "~", "×", "?", "·", "→"}
 	}
@@ -53,6 +56,22 @@ func (p *scorePage) line(format string, args ...any) {
 	p.printf(format, args...)
 	fmt.Fprintln(p.w)
 }
+
+// block prints a text after what leads its first line, which is n columns wide. What
+// does not fit goes on below itself.
+func (p *scorePage) block(lead string, n int, said string, paint func(string) string) {
+	const least = 24
+	most := 0
+	if p.width > 0 {
+		most = max(p.width-n, least)
+	}
+	for _, part := range text.Wrap(said, most) {
+		p.line("%s%s", lead, paint(part))
+		lead = strings.Repeat(" ", n)
+	}
+}
+
+func plain(s string) string { return s }
 
 // bar is a row of cells, of which a part is full. Two steps fit a cell.
 func (p *scorePage) bar(part, of, width int) string {
@@ -167,9 +186,17 @@ func (p *scorePage) row(c score.Check) {
 	if said == "" || c.Result == score.Unknown {
 		said = strings.TrimPrefix(said+"; "+c.Reason, "; ")
 	}
-	p.line("  %s %-3s %-30s %5s  %s", p.mark(c.Result), c.ID, c.Title, hundredths(c.Points)+"/"+fmt.Sprint(c.Weight), text.Clean(said))
+	const wide, below = 47, 9 // columns before what is said: beside the title, and under it
+	head := fmt.Sprintf("  %s %-3s %-30s %5s", p.mark(c.Result), c.ID, c.Title, hundredths(c.Points)+"/"+fmt.Sprint(c.Weight))
+	said = text.Line(said)
+	if p.width == 0 || wide+ansi.StringWidth(said) <= p.width {
+		p.line("%s  %s", head, said)
+	} else {
+		p.line("%s", head)
+		p.block(strings.Repeat(" ", below), below, said, plain)
+	}
 	if p.all && c.Source != "" {
-		p.line("         %s", p.paint.dim(fmt.Sprintf("%s, measured by the %s at %s", strings.TrimSuffix(c.Reason, "."), c.Source, c.MeasuredAt.Local().Format("15:04:05"))))
+		p.block(strings.Repeat(" ", below), below, fmt.Sprintf("%s, measured by the %s at %s", strings.TrimSuffix(c.Reason, "."), c.Source, c.MeasuredAt.Local().Format("15:04:05")), p.paint.dim)
 	}
 }
 
@@ -196,7 +223,7 @@ func (p *scorePage) todo(r *score.Report) {
 	}
 	fmt.Fprintf(p.w, "\n%s\n", p.paint.bold("What to do"))
 	if c := r.ClearCaps; c != nil {
-		p.line("  %s together lift every cap: %d, %s", strings.Join(c.IDs, ", "), c.Score, p.paint.good(fmt.Sprintf("+%d", c.Gain)))
+		p.block("  ", 2, fmt.Sprintf("%s together lift every cap: %d, +%d", strings.Join(c.IDs, ", "), c.Score, c.Gain), plain)
 	}
 	const most = 5
 	for i, rec := range r.Recommendations {
@@ -208,7 +235,7 @@ func (p *scorePage) todo(r *score.Report) {
 		if rec.Gain > 0 {
 			gain = p.paint.good(fmt.Sprintf("%-4s", fmt.Sprintf("+%d", rec.Gain)))
 		}
-		p.line("  %s %-3s %s", gain, rec.ID, rec.Fix.Text)
+		p.block(fmt.Sprintf("  %s %-3s ", gain, rec.ID), 11, rec.Fix.Text, plain)
 		for _, how := range []struct{ what, text string }{{"run", rec.Fix.Command}, {"set", rec.Fix.Config}} {
 			if how.text != "" {
 				p.line("           %s %s", p.paint.dim(how.what), p.paint.bold(how.text))
@@ -233,9 +260,9 @@ func (p *scorePage) fleet(f *score.Fleet) {
 		}
 		note := ""
 		if m.Silent {
-			note = p.paint.bad("silent")
+			note = " " + p.paint.bad("silent")
 		}
-		p.line("  %-24s %s %3d %-2s  %s %s", text.Clean(m.Service), p.grade(m.Grade, p.bar(m.Score, 100, 20)), m.Score, p.grade(m.Grade, m.Grade), p.paint.dim(fmt.Sprintf("tier %d", m.Tier)), note)
+		p.line("  %-24s %s %3d %-2s  %s%s", text.Clean(m.Service), p.grade(m.Grade, p.bar(m.Score, 100, 20)), m.Score, p.grade(m.Grade, m.Grade), p.paint.dim(fmt.Sprintf("tier %d", m.Tier)), note)
 	}
 }
 
@@ -243,7 +270,9 @@ func (p *scorePage) fleet(f *score.Fleet) {
 func (p *scorePage) difference(service string, d *score.Difference) {
 	p.line("%s  %d %s %s %d %s  %s", p.paint.bold(text.Clean(service)), d.From.Score, p.grade(d.From.Grade, d.From.Grade), p.glyph.arrow, d.To.Score, p.grade(d.To.Grade, d.To.Grade),
 		p.paint.dim(fmt.Sprintf("%s to %s", d.From.At, d.To.At)))
-	p.line("  by what was measured %+d, by time %+d, by the rubric %+d", d.Facts, d.Time, d.Rubric)
+	if len(d.Changes) > 0 || d.From.Score != d.To.Score {
+		p.line("  by what was measured %+d, by time %+d, by the rubric %+d", d.Facts, d.Time, d.Rubric)
+	}
 	if len(d.Changes) == 0 {
 		p.line("  no row changed")
 		return

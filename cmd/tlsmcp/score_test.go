@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/charmbracelet/x/ansi"
 
 	"cyphers.ai/tlsmcp/pkg/score"
 )
@@ -51,6 +54,37 @@ func TestAScoreIsDrawnForTheTerminalThatIsThere(t *testing.T) {
 				t.Errorf("%v; it draws\n%s", err, text)
 			}
 		})
+	}
+}
+
+func TestTheScoreKeepsToTheTerminal(t *testing.T) {
+	t.Setenv("LC_ALL", "C.UTF-8")
+	r := judgedReport(t)
+	for i := range r.Checks {
+		r.Checks[i].Evidence = "a certificate of spiffe://prod.example/service/payments, which was issued long ago, and more of this kind"
+	}
+	for _, all := range []bool{false, true} {
+		var out bytes.Buffer
+		p := newScorePage(&out, all)
+		p.width = 80
+		p.report(r)
+		for _, line := range strings.Split(out.String(), "\n") {
+			if ansi.StringWidth(line) > p.width {
+				t.Errorf("a line of 80 columns has %d: %q", ansi.StringWidth(line), line)
+			}
+		}
+	}
+	e, err := score.Explain(score.V1(), "O1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(e.Text(60), "\n") {
+		if ansi.StringWidth(line) > 60 && !strings.Contains(line, "sha256:") { // a word stays whole
+			t.Errorf("an explanation of 60 columns has a line of %d: %q", ansi.StringWidth(line), line)
+		}
+	}
+	if whole, wrapped := strings.Fields(e.Text(0)), strings.Fields(e.Text(60)); !slices.Equal(whole, wrapped) {
+		t.Error("the wrapped explanation has other words")
 	}
 }
 

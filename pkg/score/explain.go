@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Explanation is what there is to say about one row, whatever the facts are.
@@ -30,16 +32,23 @@ func Explain(rubric *Rubric, id string) (*Explanation, error) {
 	return e, nil
 }
 
-// Text writes the explanation as lines for a terminal or a page, not wrapped.
-func (e *Explanation) Text() string {
+// Text writes the explanation as lines for a terminal of that many columns; 0: not
+// wrapped.
+func (e *Explanation) Text(width int) string {
+	const label = 10
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
-		if text := fmt.Sprintf(format, args...); text != "" {
-			fmt.Fprintf(&b, "%-10s%s\n", name, text)
+		said := fmt.Sprintf(format, args...)
+		if said == "" {
+			return
+		}
+		for _, part := range wrap(said, width, label) {
+			fmt.Fprintf(&b, "%-*s%s\n", label, name, part)
+			name = ""
 		}
 	}
 	r := e.Rule
-	fmt.Fprintf(&b, "%s  %s (%s)\n\n%s\n\n", r.ID, r.Title, e.Category, r.Why)
+	fmt.Fprintf(&b, "%s  %s (%s)\n\n%s\n\n", r.ID, r.Title, e.Category, strings.Join(wrap(r.Why, width, 0), "\n"))
 	line("pass", "%s", r.Pass)
 	line("partial", "%s", r.Partial)
 	line("fail", "%s", r.Fail)
@@ -63,6 +72,16 @@ func (e *Explanation) Text() string {
 	line("see", "%s", strings.Join(r.Refs, "; "))
 	line("rubric", "%s %s", e.Rubric.Version, e.Rubric.Digest)
 	return b.String()
+}
+
+// wrap breaks a text into lines for what of a width is right of a label; 0: it stays
+// one line.
+func wrap(s string, width, label int) []string {
+	const least = 20
+	if width > 0 {
+		width = max(width-label, least)
+	}
+	return text.Wrap(s, width)
 }
 
 // limitText writes a threshold with its unit, which its name ends with.
