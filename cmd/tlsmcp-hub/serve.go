@@ -139,6 +139,9 @@ func (v *serving) listeners(o *hub.Options) error {
 		return nil
 	}
 	if v.socket == "" && len(passed) == 0 {
+		if err := os.MkdirAll(v.dir, 0o700); err != nil {
+			return err
+		}
 		v.socket = filepath.Join(v.dir, "hub.sock")
 	}
 	if v.socket == "" || v.socket == "none" {
