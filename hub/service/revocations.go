@@ -247,7 +247,11 @@ func (s *Service) watch(ctx context.Context, st stream) error {
 		return err
 	}
 	if actor.Role == Node {
-		s.acks.connected(actor.NodeID, first.GetFromSequence(), first.GetConnections())
+		has := first.GetFromSequence()
+		if first.GetLogId() != pos.logID {
+			has = 0 // a position in another log, such as that of before a restore, says nothing about this one
+		}
+		s.acks.connected(actor.NodeID, has, first.GetConnections())
 		defer s.acks.disconnected(actor.NodeID)
 	}
 	go func() { // ends with the stream, which ends when this function returns
@@ -286,7 +290,7 @@ func (i item) sendTo(st stream, reader Actor) (position, error) {
 	}
 	for n := range i.delta.Entries {
 		if reader.endedBy(&i.delta.Entries[n]) {
-			return at, problem.New(problem.Unauthenticated, "certificate_revoked", "", "the node's certificate was revoked")
+			return at, problem.New(problem.Unauthenticated, "certificate_revoked", "tlsmcp hub join lets the host join again", "the node's certificate was revoked")
 		}
 	}
 	return at, nil

@@ -29,6 +29,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/hubtrust"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/test/pgtest"
 )
 
@@ -467,6 +468,38 @@ func TestReadersAtTheEndShareOneStatement(t *testing.T) {
 	}
 	if got, _ := watch(at(1, begin.GetHash())); !got.GetSnapshot() {
 		t.Errorf("one with another history is sent %v", got)
+	}
+}
+
+// TestAPositionInAnotherLogIsNoneInThisOne: a sidecar comes with what it had of the
+// log before a restore. Whoever waits for a revocation must not be told that it is
+// applied there.
+func TestAPositionInAnotherLogIsNoneInThisOne(t *testing.T) {
+	w := newWorld(t)
+	st, err := w.node("pay").WatchRevocations(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Send(&hubv1.WatchRevocationsRequest{LogId: "of-before", FromSequence: 7, FromHash: revlog.Genesis("of-before").String()}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := st.Receive(); err != nil || !m.GetSnapshot() {
+		t.Fatalf("%v, %v", m, err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		fleet, err := w.as("local", "").GetFleet(t.Context(), &hubv1.GetFleetRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fleet.GetConnected() == 1 {
+			if n := fleet.GetNodes()[0]; n.GetAppliedSequence() != 0 {
+				t.Errorf("it counts as at %d", n.GetAppliedSequence())
+			}
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("it does not count as connected")
+		}
 	}
 }
 
