@@ -137,6 +137,9 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	if d.keys, err = keyring.New(cfg.ServerCert, d.keyringOptions(cfg)); err != nil {
 		return nil, err
 	}
+	if t := d.hubTrust.Load(); t != nil {
+		d.keys.Follow(t.Roots)
+	}
 	d.metrics = newMetrics(d)
 	d.rates.metrics = d.metrics
 	d.events = newEventLog(o.Log, d.metrics)

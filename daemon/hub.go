@@ -87,6 +87,9 @@ func (d *Daemon) takeRevocations(l *revlog.Log) (cut, open int) {
 func (d *Daemon) takeHubTrust(t *link.Trust) {
 	d.hubTrust.Store(t)
 	d.trust.SetHubCAs(append(slices.Clone(t.Roots), t.Issuers...))
+	if d.keys != nil { // else New is still at work, and will
+		d.keys.Follow(t.Roots)
+	}
 	d.hubSpoke()
 }
 

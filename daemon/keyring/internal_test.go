@@ -157,6 +157,33 @@ func TestAnIssuedCertificateIsRenewedAndTheOldOneServesUntilThen(t *testing.T) {
 	}
 }
 
+func TestACertificateOfAnotherHubsCAIsReplacedOnce(t *testing.T) {
+	b, i := internalBench(t, time.Hour)
+	must(t, b.openWith(i))
+	b.run()
+	waitFor(t, "the first certificate", func() bool { return b.Current() != nil })
+	first := b.Current()
+	b.Follow([]*x509.Certificate{b.ca.Cert})
+	if b.stranger.Load() {
+		t.Error("a certificate of the Hub's own CA counts as a stranger")
+	}
+	other, err := pki.NewCA(pki.CAOptions{CommonName: "another Hub"})
+	must(t, err)
+	i.away.Store(true)
+	b.Follow([]*x509.Certificate{other.Cert})
+	waitFor(t, "an order that fails", func() bool { return strings.Contains(b.log.String(), "the Hub is away") })
+	if b.Current() != first {
+		t.Error("the old certificate does not serve until another is there")
+	}
+	i.away.Store(false)
+	waitFor(t, "another", func() bool { return b.Current() != first })
+	// The issuer of this test stays at its CA: that must not make it order for ever.
+	time.Sleep(1500 * time.Millisecond)
+	if n := i.issued.Load(); n != 2 {
+		t.Errorf("%d were issued, not 2", n)
+	}
+}
+
 func TestInternalNeedsAHub(t *testing.T) {
 	b, _ := internalBench(t, time.Hour)
 	if err := b.open(); err == nil {

@@ -166,7 +166,7 @@ func (k *Keyring) takeFailure(ctx context.Context, cfg config.ServerCert, err er
 // does not renew at once.
 func (k *Keyring) untilRenewal(ctx context.Context, cfg config.ServerCert, src source) time.Duration {
 	s := k.Current()
-	if s == nil || s.Files[0] != src.file() || !src.fits(s.Leaf) {
+	if s == nil || s.Files[0] != src.file() || !src.fits(s.Leaf) || k.stranger.Load() {
 		return 0
 	}
 	if !cfg.AutoRenew {
@@ -196,6 +196,7 @@ func (k *Keyring) issue(ctx context.Context, cfg config.ServerCert, src source) 
 	if err != nil {
 		return fmt.Errorf("server certificate: %w", err)
 	}
+	k.stranger.Store(false) // one order for each word of the Hub's
 	if pair, err := tls.X509KeyPair(both, both); err == nil && k.issued != nil {
 		k.issued(pair.Leaf, replaced)
 	}

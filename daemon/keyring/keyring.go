@@ -104,6 +104,7 @@ type Keyring struct {
 	swapped   func(*Snapshot)
 	issued    func(leaf, replaced *x509.Certificate)
 	acmePace  pace
+	stranger  atomic.Bool // what serves is not of the Hub's CA: another is ordered
 
 	challenges challenges
 	httpAddr   atomic.Value // a net.Addr: where HTTP-01 is answered
@@ -148,6 +149,45 @@ func (k *Keyring) HTTPAddr() net.Addr {
 
 // ErrNone is what a handshake fails with while there is no certificate yet.
 var ErrNone = errors.New("there is no server certificate yet")
+
+// Follow orders another certificate when the one that the Hub issued is from none
+// of its roots: the sidecar has come to another Hub, or to one that was made anew,
+// whose clients know no other CA. Until it comes the old one serves.
+func (k *Keyring) Follow(roots []*x509.Certificate) {
+	s := k.Current()
+	k.mu.Lock()
+	internal := k.cfg.Provider == config.ProviderInternal
+	k.mu.Unlock()
+	if s == nil || !internal || len(roots) == 0 || k.isFrom(s, roots) {
+		return
+	}
+	k.log.Warn("the server certificate is of another CA than the Hub's, another is ordered", event.KeyFile, s.Files[0])
+	k.stranger.Store(true)
+	k.wake()
+}
+
+// isFrom reports whether a certificate's chain ends at one of the roots.
+func (k *Keyring) isFrom(s *Snapshot, roots []*x509.Certificate) bool {
+	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: k.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, r := range roots {
+		o.Roots.AddCert(r)
+	}
+	for _, der := range s.Certificate.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			o.Intermediates.AddCert(c)
+		}
+	}
+	_, err := s.Leaf.Verify(o)
+	return err == nil
+}
+
+// wake has the watching begin anew.
+func (k *Keyring) wake() {
+	select {
+	case k.moved <- struct{}{}:
+	default:
+	}
+}
 
 // GetCertificate is for tls.Config. It never waits, and fails only while there
 // is no certificate yet.
@@ -217,10 +257,7 @@ func (k *Keyring) Reload(cfg config.ServerCert) error {
 		return err
 	}
 	if !reflect.DeepEqual(cfg, k.cfg) {
-		select {
-		case k.moved <- struct{}{}:
-		default:
-		}
+		k.wake()
 	}
 	k.cfg = cfg
 	return nil

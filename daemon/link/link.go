@@ -23,7 +23,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +34,6 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
-	"cyphers.ai/tlsmcp/pkg/jointoken"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/revlog"
 )
@@ -88,7 +86,8 @@ type Link struct {
 	state State
 	ready chan struct{} // closed when the log was current once
 
-	joined chan struct{} // closed when the host is a node
+	joined  chan struct{} // closed when the host is a node
+	unknown atomic.Bool   // the Hub said that it does not know the node
 }
 
 // State is how the link is.
@@ -284,17 +283,28 @@ func (l *Link) Run(ctx context.Context) error {
 		return nil
 	}
 	close(l.joined)
+	for ctx.Err() == nil {
+		l.asNode(ctx)
+	}
+	return nil
+}
+
+// asNode does what a node does, until ctx is done or the host has become another
+// node.
+func (l *Link) asNode(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var tasks sync.WaitGroup
 	for what, task := range map[string]func(context.Context) error{
 		"follow the Hub's revocations": l.watchRevocations,
 		"follow the Hub's policy":      l.watchPolicy,
 		"report to the Hub":            l.report,
-		"renew the node's certificate": l.renew,
+		"renew the node's certificate": func(ctx context.Context) error { return l.renew(ctx, cancel) },
+		"join the Hub again":           func(ctx context.Context) error { return l.rejoin(ctx, cancel) },
 	} {
 		tasks.Go(func() { l.again(ctx, what, task) })
 	}
 	tasks.Wait()
-	return nil
 }
 
 // again runs a task that should not end, or should end well, until it does or
@@ -309,6 +319,10 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+		p := hubclient.Problem(err)
+		if p.GetCode() == hub.UnknownNode {
+			l.unknown.Store(true)
+		}
 		err = fmt.Errorf("%s: %w", what, hubclient.Explain(err))
 		l.mu.Lock()
 		l.state.Err = err
@@ -320,7 +334,7 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 			pause, said = shortest, "" // it worked for a while
 		}
 		if err.Error() != said {
-			l.log.Warn("the Hub cannot be used now; the last good state stays in force", append([]any{event.KeyError, err}, l.hint()...)...)
+			l.log.Warn("the Hub cannot be used now; the last good state stays in force", append([]any{event.KeyError, err}, l.hint(p.GetHint())...)...)
 			said = err.Error()
 		}
 		select {
@@ -332,8 +346,11 @@ func (l *Link) again(ctx context.Context, what string, task func(context.Context
 	}
 }
 
-// hint says how to get a Hub on this host, when there is none.
-func (l *Link) hint() []any {
+// hint is what the Hub says, or how to get one on this host when there is none.
+func (l *Link) hint(said string) []any {
+	if said != "" {
+		return []any{event.KeyHint, said}
+	}
 	if l.o.Hub.Kind != config.HubLocal {
 		return nil
 	}
@@ -359,100 +376,9 @@ func (l *Link) well() {
 	l.state.Err = nil
 }
 
-// enrolled makes the host a node if it is none.
-func (l *Link) enrolled(ctx context.Context) error {
-	if n := l.node.Load(); n != nil && (l.o.Hub.Kind == config.HubLocal || l.now().Before(n.cert.Leaf.NotAfter)) && l.journal != nil {
-		return nil
-	}
-	client, token, err := l.enrolClient()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	key, csr, err := pki.NewRequest(l.o.ServiceID)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	r, err := client.Enroll(ctx, &hubv1.EnrollRequest{Token: token, ServiceId: l.o.ServiceID, Csr: string(csr), Hostname: l.o.Hostname, Version: l.o.Version})
-	if err != nil {
-		return err
-	}
-	t, err := newTrust(r.GetTrust(), l.now())
-	if err != nil {
-		return err
-	}
-	if parsed, err := jointoken.Parse(token); err == nil && !t.has(parsed.Root) {
-		return errors.New("the Hub's root is not the one that the token names")
-	}
-	if err := l.dir.save(trustFile, r.GetTrust()); err != nil {
-		return err
-	}
-	n, err := l.dir.saveNode(key, r.GetCertificate().GetChain())
-	if err != nil {
-		return err
-	}
-	l.node.Store(n)
-	_ = os.Remove(l.dir.file(hub.JoinTokenFile)) // used up; one that stays is of no use to anybody
-	l.setTrust(t)
-	if l.journal == nil {
-		j, log, err := l.dir.openJournal(t.keys, l.now())
-		if j == nil {
-			return err
-		}
-		l.journal = j
-		l.enforce(log)
-	}
-	l.log.Info("enrolled with the Hub", event.KeyNode, n.id, event.KeyService, n.service)
-	l.well()
-	return nil
-}
-
-// enrolClient is a client that knows the Hub by what the operator gave: a join
-// token with the root's hash, or a CA file.
-func (l *Link) enrolClient() (*hubclient.Node, string, error) {
-	if l.o.Hub.Kind == config.HubLocal {
-		c, err := hubclient.NewNode(hubclient.Options{Socket: l.o.Hub.Socket})
-		return c, "", err
-	}
-	text := string(l.o.Hub.AuthToken)
-	if l.o.Hub.AuthTokenFile != "" {
-		raw, err := os.ReadFile(l.o.Hub.AuthTokenFile)
-		if err != nil {
-			return nil, "", fmt.Errorf("join token: %w", err)
-		}
-		text = strings.TrimSpace(string(raw))
-	}
-	if text == "" {
-		raw, err := os.ReadFile(l.dir.file(hub.JoinTokenFile))
-		if err != nil {
-			return nil, "", errors.New("there is no join token: run tlsmcp hub join, or set hub.auth_token_file")
-		}
-		text = strings.TrimSpace(string(raw))
-	}
-	token, err := jointoken.Parse(text)
-	if err != nil {
-		return nil, "", err
-	}
-	if token.Kind != jointoken.Join {
-		return nil, "", errors.New("the token is a bearer token; joining takes a join token: tlsmcp hub token create --join SERVICE")
-	}
-	o := hubclient.Options{URL: l.o.Hub.URL, RootHash: &token.Root}
-	if l.o.Hub.CAFile != "" {
-		// The operator said by what to know the Hub; the token does not widen it.
-		roots, err := pki.LoadBundle(l.o.Hub.CAFile)
-		if err != nil {
-			return nil, "", fmt.Errorf("hub.ca_file: %w", err)
-		}
-		o.RootHash, o.Roots = nil, func() []*x509.Certificate { return roots }
-	}
-	c, err := hubclient.NewNode(o)
-	return c, text, err
-}
-
-// renew replaces the node's certificate when two thirds of its life are over.
-func (l *Link) renew(ctx context.Context) error {
+// renew replaces the node's certificate when two thirds of its life are over, and
+// says so by done: the streams are on a connection that shows the old one.
+func (l *Link) renew(ctx context.Context, done func()) error {
 	for {
 		leaf := l.node.Load().cert.Leaf
 		life := leaf.NotAfter.Sub(leaf.NotBefore)
@@ -466,7 +392,12 @@ func (l *Link) renew(ctx context.Context) error {
 			continue
 		}
 		if l.now().After(leaf.NotAfter) && l.o.Hub.Kind != config.HubLocal {
-			return l.enrolled(ctx)
+			if err := l.enrolled(ctx); err != nil {
+				return err
+			}
+			l.client.Renew()
+			done()
+			return nil
 		}
 		key, csr, err := pki.NewRequest(l.o.ServiceID)
 		if err != nil {
@@ -486,8 +417,12 @@ func (l *Link) renew(ctx context.Context) error {
 			return err
 		}
 		l.node.Store(n)
-		l.client.Close() // connections with the old certificate are not used again
+		l.client.Renew()
 		l.log.Info("node certificate renewed", event.KeyNode, n.id, event.KeyNotAfter, n.cert.Leaf.NotAfter)
+		if l.o.Hub.Kind != config.HubLocal { // there the kernel says who it is
+			done()
+			return nil
+		}
 	}
 }
 

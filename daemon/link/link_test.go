@@ -20,6 +20,7 @@ import (
 // fakeHub signs what a Hub would, for tests of what is on disk.
 type fakeHub struct {
 	*testing.T
+	root   *pki.CA
 	trust  *hubv1.Trust
 	signer *pki.Leaf
 	log    []revlog.Entry
@@ -36,7 +37,7 @@ func newFakeHub(t *testing.T) *fakeHub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeHub{T: t, signer: signer, at: time.Now(), trust: &hubv1.Trust{TrustDomain: "test", Roots: string(root.CertPEM()),
+	return &fakeHub{T: t, root: root, signer: signer, at: time.Now(), trust: &hubv1.Trust{TrustDomain: "test", Roots: string(root.CertPEM()),
 		Issuers: string(root.CertPEM()), RevocationSigners: string(pki.EncodeCertificates(signer.Cert))}}
 }
 

@@ -136,10 +136,19 @@ func localActor(c peercred.Cred, l Local) Actor {
 // localNode is a sidecar on the Hub's own host. It is known by its user, to
 // whom its node id was bound when it enrolled.
 func (s *Service) localNode(ctx context.Context, a Actor, id string) Actor {
+	nobody := Actor{Name: a.Name, uid: a.uid, mayEnrol: a.mayEnrol}
 	n, err := s.store.Node(ctx, id)
-	if err != nil || !n.RemovedAt.IsZero() || n.UID != a.uid {
-		return Actor{Name: a.Name, uid: a.uid, mayEnrol: a.mayEnrol, refusal: problem.New(problem.Unauthenticated, "unknown_node",
-			"it has to enrol again", "the local user %d has no node %q", a.uid, id)}
+	switch {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		nobody.refusal = err
+		return nobody
+	case err != nil || n.UID != a.uid:
+		nobody.refusal = problem.New(problem.Unauthenticated, hub.UnknownNode, "it has to enrol again", "the local user %d has no node %q", a.uid, id)
+		return nobody
+	case !n.RemovedAt.IsZero():
+		nobody.refusal = problem.New(problem.Unauthenticated, "node_removed",
+			"to let it in again, remove hub/node.pem in its state directory and restart it", "the node %q was taken out of the fleet", id)
+		return nobody
 	}
 	return Actor{Name: "node:" + id, Role: Node, NodeID: id, ServiceID: n.ServiceID, Scope: n.ServiceID, uid: a.uid, mayEnrol: a.mayEnrol}
 }
@@ -180,7 +189,7 @@ func (s *Service) bearer(ctx context.Context, header string, a Actor) Actor {
 func (s *Service) nodeByCertificate(ctx context.Context, chain []*x509.Certificate) Actor {
 	refuse := func(code, format string, args ...any) Actor {
 		return Actor{Name: "nobody", uid: -1, refusal: problem.New(problem.Unauthenticated, code,
-			"use a bearer token, or enrol with tlsmcp hub join", format, args...)}
+			"use a bearer token; a sidecar joins again with tlsmcp hub join", format, args...)}
 	}
 	peer, err := identity.FromChain(chain, "")
 	if err != nil {

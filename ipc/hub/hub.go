@@ -90,6 +90,10 @@ func Moment(t *timestamppb.Timestamp) time.Time {
 // Unix socket. It counts for the user who enrolled that node only.
 const NodeHeader = "Tlsmcp-Node"
 
+// UnknownNode is the problem's code when a Hub does not know the local node that
+// asks: the sidecar enrols again.
+const UnknownNode = "unknown_node"
+
 // JoinTokenFile is where, in the directory "hub" of a sidecar's state, `tlsmcp
 // hub join` leaves the token for the sidecar to enrol with.
 const JoinTokenFile = "join-token"

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -46,7 +47,7 @@ type Options struct {
 // Client is a Hub's client.
 type Client struct {
 	hubv1connect.HubServiceClient
-	transport *http.Transport // nil: it is somebody else's
+	transport *renewable // nil: it is somebody else's
 }
 
 // New makes a client. It does not connect yet.
@@ -62,13 +63,55 @@ func New(o Options) (*Client, error) {
 type wire struct {
 	client    *http.Client
 	base      string
-	transport *http.Transport // nil: it is somebody else's
+	transport *renewable // nil: it is somebody else's
 }
+
+// renewable is a transport that another can take the place of. A connection shows
+// the certificate that was there when it was made, for as long as anything uses
+// it: one that carries a stream would outlive the certificate.
+type renewable struct {
+	fresh func() *http.Transport
+	now   atomic.Pointer[http.Transport]
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *renewable) RoundTrip(r *http.Request) (*http.Response, error) {
+	return t.now.Load().RoundTrip(r)
+}
+
+// renew has further requests make a connection of their own.
+func (t *renewable) renew() { t.now.Swap(t.fresh()).CloseIdleConnections() }
 
 func (o Options) wire() (wire, error) {
 	if o.Through != nil {
 		return wire{&http.Client{Transport: &headers{o.Through, o}}, "http://tlsmcp", nil}, nil
 	}
+	base, err := o.base()
+	if err != nil {
+		return wire{}, err
+	}
+	t := &renewable{fresh: o.transport}
+	t.now.Store(o.transport())
+	return wire{&http.Client{Transport: &headers{t, o}}, base, t}, nil
+}
+
+// base is what the procedures' paths come after.
+func (o Options) base() (string, error) {
+	if o.Socket != "" {
+		return "http://hub", nil
+	}
+	base := strings.TrimSuffix(o.URL, "/")
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return "", fmt.Errorf(`the Hub's URL %q is not of the form "https://HOST:PORT"`, o.URL)
+	}
+	if o.Roots == nil && o.RootHash == nil {
+		return "", errors.New("nothing says how to know the Hub: neither its root certificate nor a token with the root's hash")
+	}
+	return base, nil
+}
+
+func (o Options) transport() *http.Transport {
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 5 * time.Second,
@@ -77,32 +120,22 @@ func (o Options) wire() (wire, error) {
 		// A Hub that vanished is noticed by a ping.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}
-	base := strings.TrimSuffix(o.URL, "/")
-	switch {
-	case o.Socket != "":
-		base = "http://hub"
-		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", o.Socket)
-		}
-		t.Protocols = new(http.Protocols)
-		t.Protocols.SetUnencryptedHTTP2(true)
-	default:
-		u, err := url.Parse(base)
-		if err != nil || u.Scheme != "https" || u.Host == "" {
-			return wire{}, fmt.Errorf(`the Hub's URL %q is not of the form "https://HOST:PORT"`, o.URL)
-		}
-		if o.Roots == nil && o.RootHash == nil {
-			return wire{}, errors.New("nothing says how to know the Hub: neither its root certificate nor a token with the root's hash")
-		}
+	if o.Socket == "" {
 		t.TLSClientConfig = tlsConfig(o)
+		return t
 	}
-	return wire{&http.Client{Transport: &headers{t, o}}, base, t}, nil
+	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", o.Socket)
+	}
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetUnencryptedHTTP2(true)
+	return t
 }
 
 // Close lets idle connections go.
 func (c *Client) Close() {
 	if c.transport != nil {
-		c.transport.CloseIdleConnections()
+		c.transport.now.Load().CloseIdleConnections()
 	}
 }
 

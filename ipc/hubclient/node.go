@@ -2,7 +2,6 @@ package hubclient
 
 import (
 	"context"
-	"net/http"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -22,7 +21,7 @@ type Node struct {
 	trust       *erased.Client
 	enroll      *erased.Client
 	renew       *erased.Client
-	transport   *http.Transport
+	transport   *renewable
 }
 
 // NewNode makes a client. It does not connect yet.
@@ -59,7 +58,15 @@ func call[Res proto.Message](ctx context.Context, c *erased.Client, r proto.Mess
 // Close lets idle connections go.
 func (n *Node) Close() {
 	if n.transport != nil {
-		n.transport.CloseIdleConnections()
+		n.transport.now.Load().CloseIdleConnections()
+	}
+}
+
+// Renew has further calls make connections of their own, which show the
+// certificate of now. Streams stay where they are.
+func (n *Node) Renew() {
+	if n.transport != nil {
+		n.transport.renew()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,12 +36,16 @@ func (w *world) startHub(flags ...string) *hub {
 	w.t.Helper()
 	h := &hub{w: w, addr: freeAddress(w.t), data: w.path("hub"), flags: flags}
 	h.up()
-	out, stderr, code := tool(w.t, tlsmcpHub, "token", "create", "--data", h.data, "--role", "admin")
+	where := []string{"--data", h.data}
+	if i := slices.Index(flags, "--store"); i >= 0 {
+		where = append(where, flags[i:i+2]...)
+	}
+	out, stderr, code := tool(w.t, tlsmcpHub, append([]string{"token", "create", "--role", "admin"}, where...)...)
 	if code != 0 || strings.Count(out, "\n") != 1 {
 		w.t.Fatalf("token create: exit %d, %q, %q", code, out, stderr)
 	}
 	h.token = w.write("admin.token", []byte(out))
-	root, _, code := tool(w.t, tlsmcpHub, "ca", "root", "--data", h.data)
+	root, _, code := tool(w.t, tlsmcpHub, append([]string{"ca", "root"}, where...)...)
 	if code != 0 {
 		w.t.Fatal("ca root failed")
 	}
