@@ -131,6 +131,7 @@ func (d *Daemon) collect(p *metric.Page) {
 	p.Gauge("tlsmcp_config_last_reload_successful", "1 when the last reload was taken.", truth(reloaded == nil))
 	p.Gauge("tlsmcp_config_last_reload_timestamp_seconds", "When the configuration was last read.", float64(at.Unix()))
 	d.collectSources(p)
+	d.scores.collect(p)
 
 	v := version.Get()
 	p.Gauge("tlsmcp_build_info", "The build that is running.", 1, "version", v.Version, "commit", v.Commit, "goversion", v.Go)

@@ -16,6 +16,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/pkg/score"
 )
 
 // TestEveryMetricIsDocumented holds docs/metrics.md to what a daemon exports:
@@ -42,6 +43,11 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	d.metrics.event(event.Connection{Kind: event.Closed, Reason: event.ClientClosed})
 
 	d.metrics.call(event.Call{Method: "tools/call", Outcome: event.CallOK})
+
+	// The score, once it was taken.
+	if _, err := d.scores.take(score.Score(score.Facts{SchemaVersion: score.FactsSchema}, score.V1(), time.Now()), score.Facts{}); err != nil {
+		t.Fatal(err)
+	}
 
 	// And what is about the Hub when there is one.
 	if d.link, err = link.New(link.Options{Hub: config.Hub{Kind: config.HubLocal, Socket: "/nonexistent"}, StateDir: t.TempDir()}); err != nil {

@@ -12,6 +12,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hub"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/metric"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
 
@@ -98,6 +99,24 @@ func (s *scores) owe(own score.Facts) error {
 	default:
 	}
 	return nil
+}
+
+// collect tells of the score as it was taken last: within a minute. Before it was
+// taken first there is nothing to tell.
+func (s *scores) collect(p *metric.Page) {
+	s.mu.Lock()
+	r := s.last
+	s.mu.Unlock()
+	if r == nil {
+		return
+	}
+	p.Gauge("tlsmcp_score", "The [cyphers] Score of the sidecar, 0 to 100.", float64(r.Score))
+	p.Gauge("tlsmcp_score_measured_ratio", "Which part of what applies to the score is measured.", float64(r.MeasuredPercent)/100)
+	for _, c := range r.Checks {
+		if c.Result != score.NA {
+			p.Gauge("tlsmcp_score_row_ratio", "Which part of its points a row of the score has, 1 when it is passed.", float64(c.Points)/float64(100*c.Weight), "id", c.ID)
+		}
+	}
 }
 
 // sameResults tells whether two reports judge alike.

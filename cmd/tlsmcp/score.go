@@ -64,7 +64,7 @@ Exit codes: 0 done, 1 under --fail-under, 2 usage, 3 nobody is there to ask.`,
 	f.BoolVar(&c.fleet, "fleet", false, "of all services together")
 	f.IntVar(&c.under, "fail-under", 0, "exit with 1 when the score is under `N`")
 	f.StringVar(&c.explain, "explain", "", "what the row `ID` means, such as M1")
-	f.StringVar(&c.diff, "diff", "", "what changed since `TIME`: 24h or 7d ago, or in RFC 3339")
+	f.StringVar(&c.diff, "diff", "", "what changed since `TIME`: 24h or 7d ago, 2026-11-24, or in RFC 3339")
 	f.BoolVar(&c.changes, "changes", false, "how the scores changed, the newest first")
 	f.StringVar(&c.scan, "add-scan", "", "give the Hub what a scan saw: its JSON report in `FILE`, - for standard input; for --service")
 	cmd.MarkFlagsMutuallyExclusive("service", "fleet")
