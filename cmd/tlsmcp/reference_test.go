@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
+
+	"cyphers.ai/tlsmcp/test/pages"
 )
 
 var update = flag.Bool("update", false, "write docs/cli.md anew")
@@ -21,8 +22,12 @@ func TestReferenceIsCurrent(t *testing.T) {
 		t.Setenv(name, "")
 	}
 	var out bytes.Buffer
-	out.WriteString("# The command line\n\nEvery command of `tlsmcp`, from its own help. Exit codes: 0 done, 1 refused or a\nfinding, 2 usage, 3 unreachable. `tlsmcp completion SHELL` prints a completion\nscript; man pages come with the packages.\n")
-	reference(t, &out, newRoot(stdio{strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{}}))
+	out.WriteString("# The command line\n\nEvery command of `tlsmcp`, from its own help. Exit codes: 0 done, 1 refused or a\nfinding, 2 usage, 3 unreachable. `tlsmcp completion SHELL` prints a completion\nscript; man pages come with the packages. The Hub's own program is in\n[cli-hub.md](cli-hub.md).\n")
+	text, err := pages.Reference(newRoot(stdio{strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.WriteString(text)
 	path := filepath.Join("..", "..", "docs", "cli.md")
 	if *update {
 		if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
@@ -35,24 +40,20 @@ func TestReferenceIsCurrent(t *testing.T) {
 	}
 }
 
-func reference(t *testing.T, out *bytes.Buffer, cmd *cobra.Command) {
-	t.Helper()
-	if cmd.Hidden || cmd.Name() == "help" {
-		return
-	}
-	cmd.DisableAutoGenTag = true
-	var page bytes.Buffer
-	if err := doc.GenMarkdownCustom(cmd, &page, func(string) string { return "" }); err != nil {
+// TestCommandsInTheDocsParse holds what the pages say of tlsmcp to its commands and
+// flags, and so what an AI client's configuration would start.
+func TestCommandsInTheDocsParse(t *testing.T) {
+	faults, checked, err := pages.Misspelled("../..", func() *cobra.Command {
+		return newRoot(stdio{strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{}})
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	text, _, _ := strings.Cut(page.String(), "### SEE ALSO")
-	text = strings.ReplaceAll(text, "### Options inherited from parent commands", "Also, of the group:")
-	text = strings.ReplaceAll(text, "### Options", "Options:")
-	text = strings.ReplaceAll(text, "### Examples", "For example:")
-	text = strings.ReplaceAll(text, "### Synopsis\n\n", "")
-	out.WriteString("\n" + strings.TrimSpace(text) + "\n")
-	for _, sub := range cmd.Commands() {
-		reference(t, out, sub)
+	for _, f := range faults {
+		t.Error(f)
+	}
+	if checked < 100 {
+		t.Errorf("only %d command lines were found", checked)
 	}
 }
 

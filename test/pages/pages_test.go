@@ -1,0 +1,200 @@
+package pages
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+)
+
+const project = "../.."
+
+func all(t *testing.T) []Page {
+	t.Helper()
+	pages, err := Load(project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages
+}
+
+// TestFencesSayWhatTheyHold: a block of commands says so, because only the
+// commands of such blocks are run by the tests.
+func TestFencesSayWhatTheyHold(t *testing.T) {
+	for _, p := range all(t) {
+		for _, b := range p.Blocks() {
+			for _, fault := range fenceFaults(b) {
+				t.Errorf("%s:%d: %s", p.Path, b.Line, fault)
+			}
+		}
+	}
+}
+
+func fenceFaults(b Block) (faults []string) {
+	languages := []string{"sh", "console", "text", "toml", "json", "ini", "yaml"}
+	if !slices.Contains(languages, b.Language) {
+		faults = append(faults, "the fence says "+strconv.Quote(b.Language)+", and should say one of "+strings.Join(languages, ", "))
+	}
+	if b.IsShell() {
+		if len(b.Commands()) == 0 {
+			faults = append(faults, "a block of commands without one")
+		}
+		return faults
+	}
+	for _, line := range b.Lines {
+		if LooksTyped(line) {
+			faults = append(faults, "a command in a block that does not say sh: "+line)
+		}
+	}
+	return faults
+}
+
+func TestWhatTheRulesSee(t *testing.T) {
+	for line, want := range map[string]bool{
+		"tlsmcp status": true, "  tlsmcp-hub serve": true, "curl -s http://127.0.0.1": true, "systemctl start x": true, "$ true": true,
+		"sudo systemctl start x": true, "./task boot": true, "./task": true,
+		"tlsmcp cert revoke ──► Hub": false, "tlsmcp-hub    issues": false, "tlsmcpd": false, "tlsmcp_cert_list {}": false, "a curl b": false, "tlsmcp status [flags]": false, "tlsmcp mcp wrap [flags] -- COMMAND…": false,
+	} {
+		if LooksTyped(line) != want {
+			t.Errorf("%q looks typed: %v", line, !want)
+		}
+	}
+	for text, want := range map[string]int{
+		"```\na\n```": 1, "```\ntlsmcp status\n```": 2, "```text\ntlsmcp status\n```": 1, "```toml\n$ x\n```": 1,
+		"```sh\n# nothing\n```": 1, "```sh\ntlsmcp status\n```": 0, "   ```text\n   a\n   ```": 0,
+	} {
+		p := New("x.md", text)
+		if got := fenceFaults(p.Blocks()[0]); len(got) != want {
+			t.Errorf("%q: %q, want %d", text, got, want)
+		}
+	}
+	p := New("x.md", "```sh\na  b    # why\n# nothing\nc \\\n  d\n```\n```toml\nx = 1\n```\n\n  ```console\n  $ e 'f # g'\n  said\n  ```\n")
+	if got, want := p.Commands(), []string{"a b", "c d", "e 'f"}; !slices.Equal(got, want) {
+		t.Errorf("commands: %q, want %q", got, want)
+	}
+	p = New("x.md", "# A `b`: c, d\n\nsee `e\nf` and [g](h.md#i) `[j](k)`\n\n```text\n# no [l](m) `n`\n```\n\n## x\n\n## x\n")
+	if got, want := p.Anchors(), []string{"a-b-c-d", "x", "x-1"}; !slices.Equal(got, want) {
+		t.Errorf("anchors: %q, want %q", got, want)
+	}
+	if got, want := p.Links(), []Span{{4, "h.md#i"}}; !slices.Equal(got, want) {
+		t.Errorf("links: %v, want %v", got, want)
+	}
+	if got, want := p.Code(), []Span{{1, "b"}, {3, "e f"}, {4, "[j](k)"}}; !slices.Equal(got, want) {
+		t.Errorf("code: %v, want %v", got, want)
+	}
+}
+
+// TestLinksLead holds each link to a file or a heading that is there. Those to
+// other sites must be https.
+func TestLinksLead(t *testing.T) {
+	anchors := map[string][]string{}
+	pages := all(t)
+	for _, p := range pages {
+		anchors[p.Path] = p.Anchors()
+	}
+	links := 0
+	for _, p := range pages {
+		for _, l := range p.Links() {
+			links++
+			if strings.Contains(l.Text, "://") {
+				if !strings.HasPrefix(l.Text, "https://") {
+					t.Errorf("%s:%d: %s is not https", p.Path, l.Line, l.Text)
+				}
+				continue
+			}
+			file, anchor, _ := strings.Cut(l.Text, "#")
+			path := p.Path
+			if file != "" {
+				path = filepath.Join(filepath.Dir(p.Path), file)
+			}
+			if _, err := os.Stat(filepath.Join(project, path)); err != nil {
+				t.Errorf("%s:%d: %s leads nowhere", p.Path, l.Line, l.Text)
+			} else if anchor != "" && !slices.Contains(anchors[path], anchor) {
+				t.Errorf("%s:%d: %s has no heading #%s", p.Path, l.Line, path, anchor)
+			}
+		}
+	}
+	if links < 90 {
+		t.Errorf("only %d links were found", links)
+	}
+}
+
+// TestEveryPageIsListed: the README leads to each page.
+func TestEveryPageIsListed(t *testing.T) {
+	pages := all(t)
+	listed := map[string]bool{}
+	for _, l := range pages[0].Links() {
+		file, _, _ := strings.Cut(l.Text, "#")
+		listed[file] = true
+	}
+	for _, p := range pages[1:] {
+		if !listed[p.Path] {
+			t.Errorf("the README does not lead to %s", p.Path)
+		}
+	}
+}
+
+// TestDataParses holds each block of JSON and TOML to its form. What the
+// configuration's keys are is held by pkg/config.
+func TestDataParses(t *testing.T) {
+	for _, p := range all(t) {
+		for _, b := range p.Blocks() {
+			var err error
+			switch b.Language {
+			case "json":
+				var v any
+				err = json.Unmarshal([]byte(b.Text()), &v)
+			case "toml":
+				var v map[string]any
+				_, err = toml.Decode(b.Text(), &v)
+			}
+			if err != nil {
+				t.Errorf("%s:%d: %v", p.Path, b.Line, err)
+			}
+		}
+	}
+}
+
+// TestTasksExist looks for each task that a page names.
+func TestTasksExist(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(project, "Taskfile.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := regexp.MustCompile(`\./task ([a-z][a-z-]*)`)
+	for _, p := range all(t) {
+		for _, m := range task.FindAllStringSubmatch(strings.Join(p.Lines, "\n"), -1) {
+			if !strings.Contains(string(text), "\n  "+m[1]+":\n") {
+				t.Errorf("%s: ./task %s: no such task", p.Path, m[1])
+			}
+		}
+	}
+}
+
+func TestCommandLinesAreFound(t *testing.T) {
+	for text, want := range map[string][][]string{
+		"tlsmcp a --b 'c d' > e":        {{"a", "--b", "c d"}},
+		"tlsmcp a --x y | tlsmcp b -":   {{"a", "--x", "y"}, {"b", "-"}},
+		`curl -H "X: $(tlsmcp a)" u`:    {{"a"}},
+		"tlsmcp a; $EDITOR p; tlsmcp b": {{"a"}, {"b"}},
+		"tlsmcp q [--dir DIR] [--once]": {{"q", "--dir", "DIR", "--once"}},
+		"ssh HOST tlsmcp mcp":           {{"mcp"}},
+		"sudo /usr/bin/tlsmcp a":        {{"a"}},
+		"apt-get install tlsmcp":        nil,
+		"tlsmcp-hub serve":              nil,
+		"kill tlsmcp now":               nil,
+	} {
+		if got := lines(text, "tlsmcp"); !slices.EqualFunc(got, want, slices.Equal[[]string]) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if got, want := started(`{"x":{"y":{"command":"/usr/bin/tlsmcp","args":["a","b c"]}}}`), []string{"/usr/bin/tlsmcp 'a' 'b c'"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
