@@ -93,7 +93,7 @@ func suiteRules() []rule {
 func keyRules() []rule {
 	return []rule{
 		{"group-post-quantum", groupKeys, "Post-quantum key exchange", Medium, "Enable X25519MLKEM768 (OpenSSL 3.5, Go 1.24, BoringSSL have it); tlsmcpd has it on.",
-			[]string{"draft-ietf-tls-ecdhe-mlkem", "FIPS 203"}, postQuantum},
+			[]string{"RFC 10024", "FIPS 203"}, postQuantum},
 		{"group-weak", groupKeys, "Weak curves", High, "Set the groups to X25519MLKEM768, X25519 and P-256.", []string{"RFC 8422", "NIST SP 800-57 part 1, table 2"}, weakGroups},
 		{"dh-size", groupKeys, "Size of Diffie-Hellman primes", High, "Remove the DHE suites, or use a prime of 2048 bits or more (RFC 7919).", []string{"RFC 9325, section 4.5", "CVE-2015-4000"}, primes},
 		{"signature-sha1", groupKeys, "SHA-1 in the handshake's signature", Medium, "Upgrade the TLS library or raise its security level; accept TLS 1.3 only.", []string{"RFC 9155"}, func(w *world) outcome {

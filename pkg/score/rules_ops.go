@@ -64,7 +64,7 @@ func mtlsRules() []Rule {
 			Measured: "The daemon reports when each CRL, responder and the Hub's log was last known to be current. The ages are taken at the time of the score.",
 			Fix:      Fix{Text: "Mend the source that the evidence names; the status says what it lacks.", Command: "tlsmcp status"},
 			Fixes:    map[string]Fix{"none": {Text: "Use a Hub, or name a list of the CA.", Config: `mtls.crl_urls = ["https://ca.example.org/ca.crl"]`}},
-			Refs:     []string{"RFC 5280, section 5.1.2.5", "RFC 6960", "NIST SP 800-52r2, section 3.2.2"},
+			Refs:     []string{"RFC 5280, section 5.1.2.5", "RFC 6960", "NIST SP 800-52r2"},
 		},
 		{
 			ID: "R2", Category: "R", Title: "Revocation canary", Weight: 4,
@@ -227,7 +227,7 @@ func postQuantumRules() []Rule {
 			Facts:    []string{"post_quantum"},
 			Measured: "A handshake that offers X25519MLKEM768, by a scan or by the daemon with its own listener.",
 			Fix:      Fix{Text: "Enable X25519MLKEM768. tlsmcpd has it on, save where the FIPS module lacks it."},
-			Refs:     []string{"draft-ietf-tls-ecdhe-mlkem", "FIPS 203", "NIST IR 8547"},
+			Refs:     []string{"RFC 10024", "FIPS 203", "NIST IR 8547"},
 		},
 		{
 			ID: "Q2", Category: "Q", Title: "Post-quantum used, 7 days", Weight: 3,
@@ -240,7 +240,7 @@ func postQuantumRules() []Rule {
 			Facts:    []string{"post_quantum_share"},
 			Measured: "The daemon counts the connections that it lets in and their groups, by the hour, and keeps the counts over restarts.",
 			Fix:      Fix{Text: "Upgrade the clients: Go 1.24, OpenSSL 3.5, and the browsers of 2025 offer it by themselves."},
-			Refs:     []string{"draft-ietf-tls-ecdhe-mlkem", "NIST IR 8547"},
+			Refs:     []string{"RFC 10024", "NIST IR 8547"},
 		},
 		{
 			ID: "Q3", Category: "Q", Title: "Crypto inventory", Weight: 1,

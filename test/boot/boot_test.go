@@ -216,7 +216,7 @@ func booted(t *testing.T, b builds, root string) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"etc/systemd/system/boot-checks.service": unit, "etc/hostname": "boot-test\n",
-		"etc/hosts": "127.0.0.1 localhost boot-test\n", "etc/machine-id": ""} {
+		"etc/hosts": "127.0.0.1 localhost boot-test hub.example\n", "etc/machine-id": ""} {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}

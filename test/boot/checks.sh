@@ -291,6 +291,21 @@ dir = "/root/second/audit"
 [control]
 socket = "/root/second/control.sock"
 TOML
+sed 's|^service_id.*|&\n[hub]\nurl = "https://hub.example:9443"|; s|/root/second|/root/elsewhere|' second.toml >elsewhere.toml
+# with_hub COMMAND runs it while the Hub that docs/hub.md makes serves on its port.
+with_hub() {
+	local hub rc
+	tlsmcp-hub serve --data /root/doc-hub --socket /root/doc-hub.sock --listen 127.0.0.1:9443 --name hub.example --public-url https://hub.example:9443 >/root/doc-hub.log 2>&1 &
+	hub=$!
+	soon curl -skf https://hub.example:9443/healthz
+	eval "$1"
+	rc=$?
+	kill "$hub"
+	wait "$hub"
+	return $rc
+}
+export -f soon with_hub
+export HOME=/root
 page() { mkdir -p "/root/docs/$1" && cd "/root/docs/$1" || exit 1; }
 ends() { timeout -k 5 60 bash -c "set -o pipefail; $1" </dev/null; }
 stays() { # it runs on until it is told to end
