@@ -100,7 +100,7 @@ func (p Place) client(name string) (c client, err error) {
 	case "claude-code":
 		c.file, c.restart = in(p.join(p.Home, ".claude.json"), ".mcp.json"), "start a new session; /mcp shows it"
 	case "cursor":
-		c.file, c.restart = in(p.join(p.Home, ".cursor", "mcp.json"), ".cursor/mcp.json"), "Cursor takes it up by itself; Settings, MCP shows it"
+		c.file, c.restart = in(p.join(p.Home, ".cursor", "mcp.json"), ".cursor/mcp.json"), "Customize, MCPs in Cursor shows it; start Cursor again if it does not"
 	case "vscode":
 		c.section, c.typed = "servers", true
 		c.file, c.restart = in(p.join(p.config(), "Code", "User", "mcp.json"), ".vscode/mcp.json"), "start it with the command MCP: List Servers"

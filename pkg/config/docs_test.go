@@ -92,4 +92,10 @@ func TestWhatHasNoEffectIsDocumentedSo(t *testing.T) {
 			}
 		}
 	}
+	for key, cells := range got {
+		known := slices.ContainsFunc(gaps(), func(g gap) bool { return strings.HasPrefix(key, g.key+".") })
+		if cells[2] == "no" && !known && !strings.HasPrefix(key, "outbound[]") { // which is refused
+			t.Errorf("docs/configuration.md: the page says that %s has no effect, and it has", key)
+		}
+	}
 }

@@ -60,7 +60,8 @@ func byPage() map[string]map[string]treatment {
 			`tlsmcp audit tail -f --kind refused`: {stays: true},
 		},
 		"cli": {
-			`tlsmcp audit verify /backup/audit --checkpoints held.json`: {run: `tlsmcp audit export --kind checkpoint > held.json && tlsmcp audit verify /backup/audit --checkpoints held.json`},
+			`tlsmcp audit verify /backup/audit --checkpoints held.json`: {
+				run: `grep -ho '"checkpoint":{[^}]*}' /backup/audit/* | tail -1 | cut -d: -f2- > held.json && test -s held.json && tlsmcp audit verify /backup/audit --checkpoints held.json`},
 			`tlsmcp cert issue --type server --service web --host web.prod.example`: {
 				run: `tlsmcp hub policy set web --dns-name web.prod.example && tlsmcp cert issue --type server --service web --host web.prod.example`},
 			`tlsmcp cert renew --cert web.crt --key web.key --watch --exec 'systemctl reload nginx'`: {
@@ -111,7 +112,8 @@ func byPage() map[string]map[string]treatment {
 			`tlsmcp-hub ca take-root-offline --yes`: {run: `tlsmcp-hub ca take-root-offline --data /root/score-hub --yes`},
 		},
 		"operations": {
-			`tlsmcp agents`: {by: `test/script/testdata/mcp.txtar: exec tlsmcp agents`},
+			`tlsmcp agents`:                            {by: `test/script/testdata/mcp.txtar: exec tlsmcp agents`},
+			`systemctl enable --now tlsmcpd.socket`:    {run: `systemctl enable --now tlsmcpd.socket && systemctl start tlsmcpd`},
 			`tlsmcpd --config /etc/tlsmcp/tlsmcp.toml`: {run: `tlsmcpd --config /opt/boot/second.toml`, stays: true},
 		},
 		"hub": {
