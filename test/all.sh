@@ -30,7 +30,6 @@ stage generate ./task generate
 stage build ./task build
 # Which has neither what Linux has nor what Unix has.
 stage windows env GOOS=windows CGO_ENABLED=0 go build -trimpath -o /dev/null ./cmd/tlsmcp
-stage readme test/readme.sh
 # The whole tree, the floors (arch_test.go) and the end-to-end suites included.
 # -p 2: the suites open thousands of sockets and measure deadlines, so no more
 # packages at once than a small machine has cores. -count=1: the suites that

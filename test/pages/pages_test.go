@@ -140,6 +140,26 @@ func TestEveryPageIsListed(t *testing.T) {
 	}
 }
 
+// TestTheArchitectureNamesEveryRoom: a directory that is new is told of.
+func TestTheArchitectureNamesEveryRoom(t *testing.T) {
+	page, err := Read(project, "docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := regexp.MustCompile(`[a-z0-9]+`).FindAllString(strings.Join(page.Lines, "\n"), -1)
+	for _, floor := range []string{"daemon", "hub", "ipc", "mcp", "pkg"} {
+		rooms, err := os.ReadDir(filepath.Join(project, floor))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range rooms {
+			if room.IsDir() && room.Name() != "testdata" && !slices.Contains(words, room.Name()) {
+				t.Errorf("%s does not tell of %s/%s", page.Path, floor, room.Name())
+			}
+		}
+	}
+}
+
 // TestDataParses holds each block of JSON and TOML to its form. What the
 // configuration's keys are is held by pkg/config.
 func TestDataParses(t *testing.T) {
