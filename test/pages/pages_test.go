@@ -125,6 +125,62 @@ func TestLinksLead(t *testing.T) {
 	}
 }
 
+// TestPicturesClose: the sides of a box stand under its corners.
+func TestPicturesClose(t *testing.T) {
+	boxes := 0
+	for _, p := range all(t) {
+		for _, b := range p.Blocks() {
+			n, faults := openBoxes(b.Lines)
+			boxes += n
+			for _, f := range faults {
+				t.Errorf("%s:%d: %s", p.Path, b.Line+1+f, b.Lines[f])
+			}
+		}
+	}
+	if boxes < 8 {
+		t.Errorf("only %d boxes were found", boxes)
+	}
+}
+
+// openBoxes finds the boxes in a picture, and the lines on which a side is not where
+// the corners are. What has a corner and no side below it is a branch, not a box.
+func openBoxes(lines []string) (boxes int, faults []int) {
+	at := func(line, column int) rune {
+		if r := []rune(lines[line]); column < len(r) {
+			return r[column]
+		}
+		return ' '
+	}
+	const side = "│┤├▼▲►◄"
+	for i, line := range lines {
+		r := []rune(line)
+		for left := 0; left < len(r); left++ {
+			if r[left] != '┌' || i+1 == len(lines) || !strings.ContainsRune("│┤├", at(i+1, left)) {
+				continue
+			}
+			right := left + 1 + slices.Index(r[left+1:], '┐')
+			if right == left {
+				continue
+			}
+			boxes++
+			for j := i + 1; j < len(lines) && at(j, left) != '└'; j++ {
+				if !strings.ContainsRune(side, at(j, left)) || !strings.ContainsRune(side, at(j, right)) {
+					faults = append(faults, j)
+				}
+			}
+		}
+	}
+	return boxes, faults
+}
+
+func TestAnOpenBoxIsNoticed(t *testing.T) {
+	for text, want := range map[string][]int{"┌──┐\n│a │\n└──┘": nil, "┌─┐\n│a │\n└─┘": {1}, "┌──┐\n│ab\n└──┘": {1}, "┌─┴─┐\na   b": nil} {
+		if _, got := openBoxes(strings.Split(text, "\n")); !slices.Equal(got, want) {
+			t.Errorf("%s\n%v, want %v", text, got, want)
+		}
+	}
+}
+
 // TestEveryPageIsListed: the README leads to each page.
 func TestEveryPageIsListed(t *testing.T) {
 	pages := all(t)
