@@ -237,6 +237,54 @@ func TestDataParses(t *testing.T) {
 	}
 }
 
+// TestFlagsAndKeysExist holds the flags and the keys of the configuration in the
+// pages' sentences to the references, which are held to the programs.
+func TestFlagsAndKeysExist(t *testing.T) {
+	text := func(path string) string {
+		p, err := Read(project, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(p.Lines, "\n")
+	}
+	flag := regexp.MustCompile(`--[a-z][a-z0-9-]*`)
+	// The last is ghostunnel's.
+	flags := append(flag.FindAllString(text("docs/cli.md")+text("docs/cli-hub.md"), -1), "--version", "--max-conn-lifetime")
+	var keys []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9_.\\[\\]]+)` \\|").FindAllStringSubmatch(text("docs/configuration.md"), -1) {
+		keys = append(keys, m[1])
+	}
+	section := func(key string) string { s, _, _ := strings.Cut(key, "."); return strings.TrimSuffix(s, "[]") }
+	key := regexp.MustCompile(`^([a-z_]+(?:\[\])?\.[a-z_.\[\]]+)(?: = .*)?$`)
+	files := []string{"hub.env", "hub.yaml", "mcp.json"}
+	checked := 0
+	for _, p := range all(t) {
+		for _, c := range p.Code() {
+			if strings.HasPrefix(c.Text, "--") {
+				for _, f := range flag.FindAllString(c.Text, -1) {
+					checked++
+					if !slices.Contains(flags, f) {
+						t.Errorf("%s:%d: %s is no flag", p.Path, c.Line, f)
+					}
+				}
+			}
+			m := key.FindStringSubmatch(c.Text)
+			if m == nil || slices.Contains(files, m[1]) || !slices.ContainsFunc(keys, func(k string) bool { return section(k) == section(m[1]) }) {
+				continue
+			}
+			checked++
+			if !slices.ContainsFunc(keys, func(k string) bool {
+				return k == m[1] || strings.HasPrefix(k, m[1]+".") || strings.HasPrefix(k, m[1]+"[")
+			}) {
+				t.Errorf("%s:%d: %s is no key", p.Path, c.Line, m[1])
+			}
+		}
+	}
+	if checked < 100 {
+		t.Errorf("only %d flags and keys were found", checked)
+	}
+}
+
 // TestTasksExist looks for each task that a page names.
 func TestTasksExist(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(project, "Taskfile.yml"))
