@@ -13,7 +13,8 @@ type treatment struct {
 }
 
 const (
-	// What these need is made by the pages before: quickstart comes first.
+	// What these need is made by the pages before: quickstart comes first. What the
+	// scan finds is that certificates name no CRL, because this Hub is on no port.
 	scanHere = "tlsmcp scan --ca /root/docs/quickstart/certs/root.pem "
 	quick    = "cmd/tlsmcp/quickstart_test.go: quickstartOnce"
 	noEngine = "no container engine runs here; the images are unpacked and run by image_test.go, and compose.yaml is only parsed"
@@ -28,7 +29,7 @@ func everywhere() map[string]treatment {
 		`tlsmcp scan --expect-mtls --ca ca.pem payments.internal:8443`:                    {run: scanHere + `--expect-mtls localhost:8443`},
 		`tlsmcp score --fail-under 90`:                                                    {run: `tlsmcp score --fail-under 50`},
 		`tlsmcp mcp serve --listen 127.0.0.1:3001`:                                        {stays: true},
-		`tlsmcp mcp serve --self-secure --allow-writes --operator 'spiffe://*/agent/ops'`: {stays: true},
+		`tlsmcp mcp serve --self-secure --allow-writes --operator 'spiffe://*/agent/ops'`: {run: `mkdir -p /run/tlsmcp-mcp; tlsmcp mcp serve --self-secure --allow-writes --operator 'spiffe://*/agent/ops'`, stays: true},
 		`tlsmcp mcp wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs`:     {by: `test/mcp/wrap_test.go: npm.Server("filesystem")`},
 		`tlsmcp run --config /etc/tlsmcp/tlsmcp.toml`:                                     {run: `tlsmcp run --config /opt/boot/second.toml`, stays: true},
 	}
@@ -75,11 +76,13 @@ func byPage() map[string]map[string]treatment {
 				by: `test/script/testdata/mcp.txtar: exec tlsmcp mcp connect https://$TOOLS/mcp --cert bot.crt --key bot.key --ca ca.crt`},
 			`tlsmcp mcp connect https://files.example:8443/mcp --identity claude-ops --hub https://hub.example:9443 --token-file token`: {
 				by: `test/e2e/bridge_test.go: "--identity", "claude", "--identity-dir", dir`},
+			`tlsmcp mcp install --client vscode --project . files https://files.example:8443/mcp --cert agent.crt --key agent.key --ca ca.crt --dry-run`: {
+				run: `tlsmcp cert issue --type agent --service agent --out . && tlsmcp hub ca root > ca.crt && tlsmcp mcp install --client vscode --project . files https://files.example:8443/mcp --cert agent.crt --key agent.key --ca ca.crt --dry-run`},
 			`ssh HOST tlsmcp mcp serve --allow-writes`: {run: `ssh -o StrictHostKeyChecking=accept-new alice@localhost tlsmcp mcp serve --allow-writes`},
 			`tlsmcp mcp wrap --path rw:/srv/data --env API_BASE=http://127.0.0.1:9000 -- ./server`: {
 				run: `mkdir -p /srv/data; printf '#!/bin/sh\nexec /usr/bin/tlsmcp quickstart mcp-server\n' > server; chmod +x server; tlsmcp mcp wrap --path rw:/srv/data --env API_BASE=http://127.0.0.1:9000 -- ./server`, stays: true},
 			`tlsmcp scan --starttls postgres --format sarif db.internal > scan.sarif`: {by: `test/scantruth/starttls_test.go: by(scan.Postgres)`},
-			`tlsmcp scan --targets fleet.txt --fail-on medium`:                        {run: `echo localhost:8443 > fleet.txt; ` + scanHere + `--targets fleet.txt --fail-on medium`},
+			`tlsmcp scan --targets fleet.txt --fail-on medium`:                        {run: `echo localhost:8443 > fleet.txt; ` + scanHere + `--targets fleet.txt --fail-on medium; test $? = 1`},
 			`tlsmcp score --service payment-api --diff 7d`:                            {run: `tlsmcp score --service $(hostname) --diff 7d`},
 			`tlsmcp scan pay.example --format json | tlsmcp score --service payment-api --add-scan -`: {
 				run: scanHere + `localhost:8443 --format json | tlsmcp score --service $(hostname) --add-scan -`},
@@ -102,7 +105,7 @@ func byPage() map[string]map[string]treatment {
 		"scan": {
 			`tlsmcp scan --starttls postgres db.internal`: {by: `test/scantruth/starttls_test.go: by(scan.Postgres)`},
 			`tlsmcp scan --targets fleet.txt --format sarif --fail-on medium > scan.sarif`: {
-				run: `echo localhost:8443 > fleet.txt; ` + scanHere + `--targets fleet.txt --format sarif --fail-on medium > scan.sarif`},
+				run: `echo localhost:8443 > fleet.txt; ` + scanHere + `--targets fleet.txt --format sarif --fail-on medium > scan.sarif; test $? = 1 && grep -q cert-revocation scan.sarif`},
 		},
 		"score": {
 			`tlsmcp score --service pay --diff 7d`: {run: `tlsmcp score --service $(hostname) --diff 7d`},
