@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -85,7 +84,7 @@ func (s *Server) auditSearch(ctx context.Context, in auditIn) (*answer[auditOut]
 		out.ServiceID = own
 		r, err := s.o.Client.SearchAudit(ctx, &controlv1.SearchAuditRequest{After: after, Before: before, Identity: in.Identity, Kind: in.Kind, Outcome: in.Outcome, PageSize: uint32(size), PageToken: in.Cursor})
 		if err != nil {
-			return nil, err
+			return nil, s.ofPage(err, in.Cursor)
 		}
 		for _, e := range r.GetEvents() {
 			out.Events = append(out.Events, sidecarEvent(e))
@@ -94,7 +93,7 @@ func (s *Server) auditSearch(ctx context.Context, in auditIn) (*answer[auditOut]
 	} else {
 		r, err := askHub(ctx, s, (*hubclient.Client).SearchEvents, &hubv1.SearchEventsRequest{ServiceId: in.ServiceID, After: after, Before: before, Identity: in.Identity, Kind: in.Kind, Outcome: in.Outcome, PageSize: int32(size), PageToken: in.Cursor})
 		if err != nil {
-			return nil, err
+			return nil, s.ofPage(err, in.Cursor)
 		}
 		for _, e := range r.GetEvents() {
 			out.Events = append(out.Events, hubEvent(e))
@@ -167,7 +166,7 @@ func (o *auditOut) text() string {
 
 func (e *eventOut) line() string {
 	parts := []string{e.Time, e.Kind}
-	for _, p := range []struct{ name, value string }{{"", e.Identity}, {"outcome", e.Outcome}, {"from", e.Remote}, {"serial", e.Serial}, {"by", e.Actor}, {"agent", e.Attributes["agent"]}, {"", cmp.Or(e.Method, "")}, {"", e.Target}, {"", e.Detail}} {
+	for _, p := range []struct{ name, value string }{{"", quoted(e.Identity)}, {"outcome", e.Outcome}, {"from", e.Remote}, {"serial", e.Serial}, {"by", quoted(e.Actor)}, {"agent", quoted(e.Attributes["agent"])}, {"", quoted(e.Method)}, {"", quoted(e.Target)}, {"", quoted(e.Detail)}} {
 		switch {
 		case p.value == "":
 		case p.name == "":

@@ -99,7 +99,7 @@ func (s *Server) certList(ctx context.Context, in certListIn) (*answer[certListO
 	r, err := askHub(ctx, s, (*hubclient.Client).ListCertificates, &hubv1.ListCertificatesRequest{ServiceId: in.ServiceID, Type: in.Type, Status: in.Status,
 		Identity: in.Identity, ExpiresWithin: in.ExpiresWithin, Sort: in.Sort, PageSize: int32(size), PageToken: in.Cursor})
 	if err != nil {
-		return nil, err
+		return nil, s.ofPage(err, in.Cursor)
 	}
 	out := certListOut{Certificates: []certOut{}, NextCursor: r.GetNextPageToken()}
 	var b strings.Builder

@@ -194,6 +194,8 @@ func (f *front) readBody(w http.ResponseWriter, r *http.Request) bool {
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			f.refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the message has over %d bytes", bodyMost))
+		} else {
+			f.refuse(w, http.StatusBadRequest, fmt.Errorf("the message cannot be read: %w", err))
 		}
 		return false
 	}

@@ -175,7 +175,7 @@ func (o *statusOut) text() string {
 	}
 	fmt.Fprintf(&b, "%s open of %s; %d accepted, %d refused, %s since the start (%.1f/s now).\n", text.Plural(o.Connections, "connection"), text.Plural(o.Identities, "identity"), o.Accepted, o.Refused, text.Plural(o.Requests, "request"), o.RequestRate)
 	for _, r := range o.Refusals {
-		fmt.Fprintf(&b, "Refused %s: %s from %s: %s %s\n", r.Time, cmp.Or(r.Identity, "nobody"), r.Remote, r.Reason, r.Detail)
+		fmt.Fprintf(&b, "Refused %s: %s from %s: %s %s\n", r.Time, quoted(cmp.Or(r.Identity, "nobody")), r.Remote, r.Reason, quoted(r.Detail))
 	}
 	if o.Caller.Writes {
 		fmt.Fprintf(&b, "You act as %s (%s) and may change things.", o.Caller.User, o.Caller.Role)
@@ -225,7 +225,7 @@ func (s *Server) agents(ctx context.Context, in agentsIn) (*answer[agentsOut], e
 		o := agentOut{Identity: clean(a.GetIdentity(), 300), Client: clean(a.GetClient(), 100), Serials: orEmpty(a.GetSerials()), Connections: a.GetConnections(), Sessions: a.GetSessions(),
 			Calls: a.GetCalls(), Refused: a.GetRefused(), Failed: a.GetFailed(), LastSeen: stamp(a.GetLastSeen()), Last: clean(strings.TrimSpace(a.GetLastMethod()+" "+a.GetLastTool()), 200)}
 		out.Agents = append(out.Agents, o)
-		fmt.Fprintf(&b, "- %s: %s, %d refused, %d failed, %s; last %s at %s\n", cmp.Or(o.Identity, "nobody"), text.Plural(o.Calls, "call"), o.Refused, o.Failed, text.Plural(o.Connections, "connection"), cmp.Or(o.Last, "nothing"), o.LastSeen)
+		fmt.Fprintf(&b, "- %s: %s, %d refused, %d failed, %s; last %s at %s\n", cmp.Or(o.Identity, "nobody"), text.Plural(o.Calls, "call"), o.Refused, o.Failed, text.Plural(o.Connections, "connection"), quoted(cmp.Or(o.Last, "nothing")), o.LastSeen)
 	}
 	return &answer[agentsOut]{out, strings.TrimSpace(b.String()) + more(next)}, nil
 }

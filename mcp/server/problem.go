@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -36,7 +37,11 @@ func (s *Server) explain(err error) error {
 		return refused(noHub, "the person sets hub.url in the sidecar's configuration (\"local\" for a Hub on this host)", "%s", err)
 	}
 	if p := hubclient.Problem(err); p != nil {
-		return refused(p.GetCode(), p.GetHint(), "%s", p.GetDetail())
+		next := p.GetHint()
+		if next == "" && p.GetCode() == "not_found" {
+			next = "tlsmcp_cert_list shows what there is"
+		}
+		return refused(p.GetCode(), next, "%s", p.GetDetail())
 	}
 	t, away := s.o.Client.Explain(err)
 	if away {
@@ -53,6 +58,20 @@ func (s *Server) explainHub(err error) error {
 			"the Hub does not answer: %s", hubclient.Explain(err))
 	}
 	return s.explain(err)
+}
+
+// ofPage is explain for a call that asked for a page: what is wrong with the
+// cursor is said of the cursor.
+func (s *Server) ofPage(err error, cursor string) error {
+	err = s.explain(err)
+	if r, ok := errors.AsType[*refusal](err); ok && cursor != "" && (r.code == "bad_page_token" || strings.Contains(r.detail, "page_token")) {
+		return errBadCursor()
+	}
+	return err
+}
+
+func errBadCursor() error {
+	return refused("bad_cursor", "leave cursor out to begin again, and keep the other arguments as they were from page to page", "this cursor was not given by this tool, for these arguments")
 }
 
 // failure is the answer of a tool that was not done.
@@ -75,3 +94,12 @@ func failure(err error) *mcp.CallToolResult {
 // clean makes a text that came from elsewhere harmless and short: one line of at
 // most so many bytes, in which nothing is hidden from the person who reads along.
 func clean(s string, most int) string { return text.Cut(text.Line(s), most) }
+
+// quoted sets off from our own words what others wrote in several: whoever reads
+// it must see where it begins and ends.
+func quoted(s string) string {
+	if strings.ContainsAny(s, " \"") {
+		return strconv.Quote(s)
+	}
+	return s
+}

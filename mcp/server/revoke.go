@@ -34,7 +34,7 @@ Examples: {"id": "01a20ce4-561f-70f5-9d97-a5472852cb20", "reason": "key_compromi
 type previewOut struct {
 	Target       string    `json:"target" jsonschema:"what would be revoked, in words"`
 	Certificates []certOut `json:"certificates" jsonschema:"valid ones that would end, at most 50"`
-	Total        int       `json:"certificates_total"`
+	Total        int       `json:"certificates_total" jsonschema:"how many valid ones would end"`
 	Partial      bool      `json:"partial" jsonschema:"there are more certificates than were counted"`
 	Already      bool      `json:"already" jsonschema:"it is revoked already"`
 	Here         []connOut `json:"connections" jsonschema:"live ones on this host that would be cut, at most 50"`
@@ -60,7 +60,11 @@ func (s *Server) revokePreview(ctx context.Context, in targetIn) (*answer[previe
 	if err != nil {
 		return nil, err
 	}
-	out := previewOut{Target: t.String(), Certificates: []certOut{}, Total: len(t.certificates), Partial: !t.whole, Here: r.here, HereTotal: r.hereTotal, Elsewhere: r.elsewhere, SelfLockout: t.lockout(callerOf(ctx), st)}
+	lockout, err := s.lockout(ctx, t, st)
+	if err != nil {
+		return nil, err
+	}
+	out := previewOut{Target: t.String(), Certificates: []certOut{}, Total: t.valid(), Partial: !t.whole, Here: r.here, HereTotal: r.hereTotal, Elsewhere: r.elsewhere, SelfLockout: lockout}
 	out.Already = t.kind == "certificate" && t.certificates[0].GetStatus() == "revoked"
 	for _, c := range t.certificates[:min(len(t.certificates), reachMost)] {
 		out.Certificates = append(out.Certificates, s.cert(c))
@@ -81,18 +85,22 @@ func (s *Server) revokePreview(ctx context.Context, in targetIn) (*answer[previe
 
 func (o *previewOut) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Revoking %s would end %s and cut %s on this host.\n", o.Target, text.Plural(o.Total, "valid certificate"), text.Plural(o.HereTotal, "live connection"))
 	if o.Already {
-		b.WriteString("It is revoked already.\n")
+		fmt.Fprintf(&b, "Revoking %s would do nothing: it is revoked already.\n", o.Target)
+	} else {
+		fmt.Fprintf(&b, "Revoking %s would end %s and cut %s on this host.\n", o.Target, text.Plural(o.Total, "valid certificate"), text.Plural(o.HereTotal, "live connection"))
+	}
+	if !o.Already && o.Total == 0 {
+		b.WriteString("There is no valid certificate of it: is the name right? A name that is revoked also gets no new ones.\n")
 	}
 	for i := range o.Certificates {
 		b.WriteString("- certificate " + o.Certificates[i].line() + "\n")
 	}
 	for _, c := range o.Here {
-		fmt.Fprintf(&b, "- connection %d of %s from %s since %s, %s, %s\n", c.ID, c.Identity, c.Remote, c.Since, text.Plural(c.Requests, "request"), c.Phase)
+		fmt.Fprintf(&b, "- connection %d of %s from %s since %s, %s, %s\n", c.ID, quoted(c.Identity), c.Remote, c.Since, text.Plural(c.Requests, "request"), c.Phase)
 	}
 	for _, h := range o.Elsewhere {
-		fmt.Fprintf(&b, "- host %s (%s) let %s in at %s from %s\n", h.Host, h.ServiceID, h.Identity, h.LastLetIn, h.Remote)
+		fmt.Fprintf(&b, "- host %s (%s) let %s in at %s from %s\n", quoted(h.Host), h.ServiceID, quoted(h.Identity), h.LastLetIn, h.Remote)
 	}
 	if o.SelfLockout != "" {
 		b.WriteString("Warning: " + o.SelfLockout + ". It is refused unless allow_self_lockout is true.\n")
@@ -177,7 +185,11 @@ func (s *Server) mayRevoke(ctx context.Context, in revokeIn) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if why := t.lockout(callerOf(ctx), st); why != "" && !in.Lockout {
+	why, err := s.lockout(ctx, t, st)
+	if err != nil {
+		return nil, err
+	}
+	if why != "" && !in.Lockout {
 		return nil, refused("self_lockout", "if the person wants exactly this, call again with \"allow_self_lockout\": true", "%s", why)
 	}
 	return t, nil
@@ -206,13 +218,17 @@ func (s *Server) confirmed(ctx context.Context, t *target, in revokeIn, r *mcp.C
 		if err != nil {
 			return nil, err
 		}
+		lockout, err := s.lockout(ctx, t, st)
+		if err != nil {
+			return nil, err
+		}
 		// What ties the answer to this question: nobody gets by with an answer
 		// to another one, or to none.
 		state, _, err := s.tokens.issue(callerOf(ctx).key, purpose, askLife)
 		if err != nil {
 			return nil, err
 		}
-		return server.NewInputRequestBuilder(state).Elicit(confirmID, question(t, in, reach, t.lockout(callerOf(ctx), st))).ToolResult(), nil
+		return server.NewInputRequestBuilder(state).Elicit(confirmID, question(t, in, reach, lockout)).ToolResult(), nil
 	}
 	if err := s.tokens.redeem(callerOf(ctx).key, purpose, r.Params.RequestState); err != nil {
 		return nil, refused("answer_late", "call tlsmcp_cert_revoke again, without inputResponses", "the person's answer does not belong to a question that is open: %s", err)
@@ -225,7 +241,7 @@ func (s *Server) confirmed(ctx context.Context, t *target, in revokeIn, r *mcp.C
 }
 
 func question(t *target, in revokeIn, r *reach, lockout string) mcp.ElicitationParams {
-	asked := fmt.Sprintf("Revoke %s? Reason: %s. It ends %s and cuts %s on this host", t, cmp.Or(in.Reason, "unspecified"), text.Plural(len(t.certificates), "certificate"), text.Plural(r.hereTotal, "live connection"))
+	asked := fmt.Sprintf("Revoke %s? Reason: %s. It ends %s and cuts %s on this host", t, cmp.Or(in.Reason, "unspecified"), text.Plural(t.valid(), "certificate"), text.Plural(r.hereTotal, "live connection"))
 	if n := len(r.elsewhere); n > 0 {
 		asked += "; " + text.Plural(n, "other host") + " let it in during the last day"
 	}

@@ -79,6 +79,17 @@ func (s *Server) find(ctx context.Context, in targetIn) (*target, error) {
 	return t, err
 }
 
+// valid is how many of its certificates are valid still.
+func (t *target) valid() int {
+	n := 0
+	for _, c := range t.certificates {
+		if c.GetStatus() == "valid" {
+			n++
+		}
+	}
+	return n
+}
+
 // ends tells whether a live connection belongs to the target.
 func (t *target) ends(c *controlv1.Connection) bool {
 	for _, k := range t.certificates {
@@ -92,6 +103,46 @@ func (t *target) ends(c *controlv1.Connection) bool {
 	case "service":
 		id, err := identity.ParseSPIFFE(c.GetIdentity())
 		return c.GetIdentity() == t.name || err == nil && id.Service() == t.name
+	}
+	return false
+}
+
+// lockout is [target.lockout], and behind a sidecar also how a revocation would cut
+// the way through that one. Which of this host's it is, it does not say; so the
+// others that the Hub knows on this host count as it.
+func (s *Server) lockout(ctx context.Context, t *target, st *controlv1.Status) (string, error) {
+	why := t.lockout(callerOf(ctx), st)
+	if why != "" || !s.o.SelfSecure {
+		return why, nil
+	}
+	fleet, err := askHub(ctx, s, (*hubclient.Client).GetFleet, &hubv1.GetFleetRequest{})
+	if err != nil {
+		return "", err
+	}
+	host, own := "", st.GetHub().GetNodeId()
+	for _, n := range fleet.GetNodes() {
+		if n.GetId() == own {
+			host = n.GetHostname()
+		}
+	}
+	for _, n := range fleet.GetNodes() {
+		if n.GetHostname() == host && n.GetId() != own && t.endsNode(n) {
+			return "it ends certificates of " + clean(n.GetServiceId(), 100) + ", which a sidecar on this host serves: if that is the one in front of this server, nobody reaches this server any more", nil
+		}
+	}
+	return "", nil
+}
+
+// endsNode tells whether a sidecar lives on what is revoked: on what it shows to
+// its clients, or to its Hub.
+func (t *target) endsNode(n *hubv1.Node) bool {
+	if t.kind == "service" && t.name == n.GetServiceId() {
+		return true
+	}
+	for _, k := range t.certificates {
+		if k.GetType() == "server" && k.GetServiceId() == n.GetServiceId() || k.GetType() == "node" && strings.HasSuffix(k.GetIdentity(), "/"+n.GetId()) {
+			return true
+		}
 	}
 	return false
 }

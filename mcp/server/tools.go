@@ -44,7 +44,12 @@ func arraysOnly(schema []byte) json.RawMessage {
 	return bytes.ReplaceAll(schema, []byte(`"type":["null","array"]`), []byte(`"type":"array"`))
 }
 
-var wrongEnum = regexp.MustCompile(`&\{Got:(.*?) Want:\[(.*?)\]\}`)
+// What the library says of bad arguments is how Go prints the validator's types.
+var (
+	wrongValue   = regexp.MustCompile(`&\{Got:(.*?) Want:\[(.*?)\]\}`)
+	unknownNames = regexp.MustCompile(`(?:<root>: )?&\{Properties:\[(.*?)\]\}`)
+	missingNames = regexp.MustCompile(`(?:<root>: )?&\{Missing:\[(.*?)\]\}`)
+)
 
 // mendInvalid makes of the library's word on bad arguments one with a way out.
 func mendInvalid(_ context.Context, _ any, _ *mcp.CallToolRequest, result any) {
@@ -54,7 +59,9 @@ func mendInvalid(_ context.Context, _ any, _ *mcp.CallToolRequest, result any) {
 	}
 	text, ok := r.Content[0].(mcp.TextContent)
 	if why, found := strings.CutPrefix(text.Text, "input schema validation failed: "); ok && found {
-		why = wrongEnum.ReplaceAllString(why, "$1 is not one of: $2")
+		why = wrongValue.ReplaceAllString(why, "$1 is not one of: $2")
+		why = unknownNames.ReplaceAllString(why, "there is no argument: $1")
+		why = missingNames.ReplaceAllString(why, "an argument is missing: $1")
 		*r = *failure(refused("bad_arguments", "look at the tool's input schema and examples", "%s", why))
 	}
 }
@@ -119,7 +126,7 @@ func page(limit int, cursor string) (from, size int, err error) {
 		from, err = strconv.Atoi(string(raw))
 	}
 	if err != nil || from < 0 {
-		return 0, 0, refused("bad_cursor", "leave cursor out to begin again", "this cursor was not given by this tool")
+		return 0, 0, errBadCursor()
 	}
 	return from, size, nil
 }

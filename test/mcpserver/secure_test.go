@@ -107,6 +107,23 @@ func TestBehindASidecarTheCertificateDecides(t *testing.T) {
 			ops.refuses("tlsmcp_cert_revoke", target, "self_lockout", "you are connected with")
 		}
 	})
+	t.Run("nor is that of the sidecar in front", func(t *testing.T) {
+		targets := []object{{"service_id": "mcpfront"}}
+		for _, c := range ops.tool("tlsmcp_cert_list", object{"service_id": "mcpfront"})["certificates"].([]any) {
+			targets = append(targets, object{"id": c.(object)["id"]}) // what it shows to clients, and to the Hub
+		}
+		if len(targets) != 3 {
+			t.Errorf("the sidecar in front has %v", targets)
+		}
+		for _, target := range targets {
+			p := ops.tool("tlsmcp_revoke_preview", target)
+			if why, _ := p["self_lockout"].(string); !strings.Contains(why, "mcpfront") {
+				t.Errorf("%v: %q", target, why)
+			}
+			target["confirm_token"] = p["confirm_token"]
+			ops.refuses("tlsmcp_cert_revoke", target, "self_lockout", "in front of this server")
+		}
+	})
 	t.Run("a session and a token are of no use to another", func(t *testing.T) {
 		id := ops.issue("web")
 		token := ops.tool("tlsmcp_revoke_preview", object{"id": id})["confirm_token"]
