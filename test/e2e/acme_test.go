@@ -40,7 +40,7 @@ func awaitName(t *testing.T, w *world, d *daemon, name string) *tls.ConnectionSt
 	t.Helper()
 	if _, ok := d.wait(1, func(e entry) bool {
 		return e.str("msg") == "server certificate in service" || strings.Contains(e.str("error"), "server certificate")
-	}, 30*time.Second); !ok {
+	}, patience); !ok {
 		t.Fatalf("nothing comes of it:\n%s", d.text())
 	}
 	st := w.shown(d, name)
@@ -126,7 +126,7 @@ func TestACMEByHTTPAndForOtherNamesAfterAReload(t *testing.T) {
 
 	w.edit(d, `domains = ["pay.tlsmcp.test"]`, `domains = ["pay.tlsmcp.test", "new.tlsmcp.test"]`)
 	d.reload(true)
-	if !eventually(30*time.Second, func() bool {
+	if !eventually(patience, func() bool {
 		time.Sleep(50 * time.Millisecond)
 		st := w.shown(d, "new.tlsmcp.test")
 		return st != nil && st.PeerCertificates[0].VerifyHostname("new.tlsmcp.test") == nil

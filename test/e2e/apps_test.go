@@ -73,7 +73,7 @@ func TestGRPC(t *testing.T) {
 	d := w.start(set{"backend.address": addr, "backend.protocol": "h2c"})
 	conn := must(grpc.NewClient("passthrough:///"+d.addr, grpc.WithTransportCredentials(credentials.NewTLS(w.tls(w.client("alice"), "h2")))))(t)
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	healthy := healthpb.NewHealthClient(conn)
 	open := func(t *testing.T, ctx context.Context) grpc.ClientStream {
@@ -209,7 +209,7 @@ func TestWebSocket(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 	d := w.start(set{"backend.address": l.Addr().String()})
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	c, resp, err := websocket.Dial(ctx, "wss://"+d.addr+"/", &websocket.DialOptions{HTTPClient: w.http(w.client("alice"), false), Subprotocols: []string{"echo"}})
 	if err != nil {

@@ -236,19 +236,20 @@ func TestExpiredList(t *testing.T) {
 		t.Run(c.mode, func(t *testing.T) {
 			t.Parallel()
 			w, b := newWorld(t), newBackend(t)
-			now := time.Now()
-			der := must(w.ca.CRL(1, now.Add(-time.Minute), now.Truncate(time.Second).Add(3*time.Second)))(t)
-			w.write("ca.crl", pki.EncodeCRL(der))
+			w.write("ca.crl", w.crl(w.ca, 1))
 			d := w.start(set{"backend.address": b.addr, "mtls.crl_files": []string{w.path("ca.crl")}, "mtls.revocation_mode": c.mode})
 			alice := w.client("alice")
 			awaitLetIn(t, w, d, alice)
+			now := time.Now()
+			der := must(w.ca.CRL(2, now.Add(-time.Minute), now.Truncate(time.Second).Add(3*time.Second)))(t)
+			w.write("ca.crl", pki.EncodeCRL(der))
 			d.awaitReady("trust: crl_file", "should have been replaced")
 			if c.refuse {
 				awaitRefused(t, w, d, alice, "stale_revocation")
 			} else {
 				awaitLetIn(t, w, d, alice)
 			}
-			w.write("ca.crl", w.crl(w.ca, 2))
+			w.write("ca.crl", w.crl(w.ca, 3))
 			awaitLetIn(t, w, d, alice)
 		})
 	}

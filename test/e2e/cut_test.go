@@ -17,13 +17,15 @@ type cause struct {
 	name   string
 	reason string
 	over   func(t *testing.T, w *world) set
-	alice  func(t *testing.T, w *world) *pki.Leaf // nil: an ordinary certificate
+	// alice is her certificate, and what it takes to come in was measured just
+	// before; nil: an ordinary certificate.
+	alice func(t *testing.T, w *world, comingIn time.Duration) *pki.Leaf
 	// happen makes it so, and returns from when the time counts.
 	happen func(t *testing.T, w *world, s *street, alice *pki.Leaf) time.Time
 }
 
 func causes() []cause {
-	second := func(t *testing.T, w *world) *pki.Leaf {
+	second := func(t *testing.T, w *world, _ time.Duration) *pki.Leaf {
 		return must(w.secondCA(t).Issue(pki.LeafOptions{CommonName: "alice"}))(t)
 	}
 	return []cause{
@@ -41,8 +43,8 @@ func causes() []cause {
 		},
 		{
 			name: "the end of the certificate's time", reason: "expired",
-			alice: func(_ *testing.T, w *world) *pki.Leaf {
-				return w.issue(pki.LeafOptions{CommonName: "alice", NotAfter: time.Now().Truncate(time.Second).Add(5 * time.Second)})
+			alice: func(_ *testing.T, w *world, comingIn time.Duration) *pki.Leaf {
+				return w.issue(pki.LeafOptions{CommonName: "alice", NotAfter: time.Now().Truncate(time.Second).Add(5*time.Second + 5*comingIn)})
 			},
 			happen: func(t *testing.T, _ *world, _ *street, alice *pki.Leaf) time.Time {
 				if left := time.Until(alice.Cert.NotAfter); left < 0 {
@@ -94,15 +96,17 @@ func TestLiveConnectionsAreCut(t *testing.T) {
 			if c.over != nil {
 				over = c.over(t, w)
 			}
-			issue := func(t *testing.T, w *world) *pki.Leaf { return w.client("alice") }
+			issue := func(_ *testing.T, w *world, _ time.Duration) *pki.Leaf { return w.client("alice") }
 			if c.alice != nil {
 				issue = c.alice
 			}
 			w.secondCA(t)
 			s := newStreet(w, over)
 			bob := w.client("bob")
-			alice := issue(t, w)
-			ours, theirs := s.open(alice), s.open(bob)
+			began := time.Now()
+			theirs := s.open(bob)
+			alice := issue(t, w, time.Since(began))
+			ours := s.open(alice)
 			time.Sleep(parkingTime)
 			ours, theirs = append(ours, s.fresh(alice)), append(theirs, s.fresh(bob))
 			for _, l := range slices.Concat(ours, theirs) {

@@ -151,7 +151,7 @@ func (d *daemon) reap() {
 			if d.err != nil {
 				d.t.Errorf("the daemon ended with: %v", d.err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			_ = d.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines, to the log
 			select {
 			case <-d.exited:
@@ -159,7 +159,7 @@ func (d *daemon) reap() {
 				_ = d.cmd.Process.Kill()
 				<-d.exited
 			}
-			d.t.Error("the daemon did not stop within 20 s of SIGTERM")
+			d.t.Error("the daemon did not stop within a minute of SIGTERM")
 		}
 	}
 	for _, e := range d.all(func(e entry) bool { return e.str("raw") != "" }) {
@@ -184,7 +184,7 @@ func (d *daemon) awaitExit() (code int) {
 	d.t.Helper()
 	select {
 	case <-d.exited:
-	case <-time.After(2 * patience):
+	case <-time.After(patience):
 		d.t.Fatal("the daemon is still there")
 	}
 	var exit *exec.ExitError

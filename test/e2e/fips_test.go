@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // validated is tlsmcpd on Go's validated module. It is built for this test alone:
@@ -101,7 +100,7 @@ func TestFIPSMode(t *testing.T) {
 	})
 	t.Run("and the hybrid group is there", func(t *testing.T) {
 		mustFetch(t, w.http(w.client("alice"), false), d, "/seen")
-		if _, ok := d.wait(1, kv{"tls_group": "X25519MLKEM768"}.match, 5*time.Second); !ok {
+		if _, ok := d.wait(1, kv{"tls_group": "X25519MLKEM768"}.match, patience); !ok {
 			t.Errorf("no connection by X25519MLKEM768:\n%s", d.text())
 		}
 	})

@@ -121,7 +121,7 @@ func rawH2(t *testing.T, c net.Conn, extra hpack.HeaderField, path string) (stat
 // askH2 sends one GET frame by frame.
 func askH2(t *testing.T, c net.Conn, extra hpack.HeaderField, path string) *http2.Framer {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(2 * patience))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
 	for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"},
@@ -155,7 +155,7 @@ func runH2Spec(args []string) error {
 	if err != nil {
 		return err
 	}
-	c := &config.Config{Host: host, Path: "/hello", Timeout: 2 * time.Second, MaxHeaderLen: 4000,
+	c := &config.Config{Host: host, Path: "/hello", Timeout: 6 * time.Second, MaxHeaderLen: 4000,
 		TLS: true, Insecure: true, Strict: true, CertFile: args[1], CertKeyFile: args[2]}
 	if c.Port, err = strconv.Atoi(port); err != nil {
 		return err

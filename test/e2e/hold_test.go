@@ -170,7 +170,7 @@ func each(conns []*tls.Conn, do func(i int)) {
 
 // hello makes one request and reads the answer whole. It keeps no buffer.
 func hello(c *tls.Conn) error {
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, "GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		return err
 	}

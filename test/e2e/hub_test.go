@@ -174,7 +174,7 @@ func TestFromTheHubsIssueToTheCut(t *testing.T) {
 		if err := l.cutBy(patience); err != nil {
 			t.Fatal(err)
 		}
-		if late := l.at.Sub(answered); late > 50*time.Millisecond {
+		if late := l.at.Sub(answered); late > time.Second {
 			t.Errorf("%s was cut %s after the answer to --wait", l.kind, late)
 		}
 	}
@@ -292,7 +292,7 @@ func TestTheSidecarOutlivesItsHub(t *testing.T) {
 	held := w.kept(d, late)
 	h.up()
 	h.cli("cert", "revoke", lateID)
-	if err := held.cutBy(40 * time.Second); err != nil { // the pause between tries is half a minute at most
+	if err := held.cutBy(2 * patience); err != nil { // the pause between tries is half a minute at most
 		t.Fatal(err)
 	}
 	mustBeRefused(t, w, d, late, "revoked")
@@ -317,7 +317,7 @@ func TestJoiningTakesTheRightHubAndAFreshToken(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("hub join: exit %d, %s%s", code, out, stderr)
 	}
-	if _, ok := d.wait(1, kv{"msg": "enrolled with the Hub"}.match, 40*time.Second); !ok {
+	if _, ok := d.wait(1, kv{"msg": "enrolled with the Hub"}.match, 2*patience); !ok {
 		t.Fatalf("it does not enrol:\n%s", d.text())
 	}
 	again := w.launch(with(over, set{"hub.auth_token_file": w.write("again", []byte(token))}), nil)

@@ -13,7 +13,7 @@ import (
 
 // patience is how long anything may take that should happen at once. It is
 // long: these tests share two cores with others.
-const patience = 10 * time.Second
+const patience = 60 * time.Second
 
 // entry is one line of the daemon's log. A line that is not JSON has its text
 // under "raw".

@@ -18,6 +18,10 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// atOnce is when something that does not wait for a time-out is over, also on a
+// machine that is busy. The time-outs that it must not wait for are longer.
+const atOnce = 20 * time.Second
+
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), newBackend(t)
@@ -39,7 +43,7 @@ func TestDrain(t *testing.T) {
 
 	from := time.Now()
 	d.signal(syscall.SIGTERM)
-	mustBeCut(t, []*live{parked, idle}, from, time.Second)
+	mustBeCut(t, []*live{parked, idle}, from, atOnce)
 	for goneAway := false; !goneAway; {
 		_, goneAway = nextFrame(t, over2).(*http2.GoAwayFrame)
 	}
@@ -77,7 +81,7 @@ func TestDrain(t *testing.T) {
 	if code := d.awaitExit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	if took := time.Since(from); took > 5*time.Second {
+	if took := time.Since(from); took > atOnce {
 		t.Errorf("it took %s", took)
 	}
 	if n := d.count(kv{"msg": "connection closed", "reason": "drained"}); n != 4 {
@@ -92,7 +96,7 @@ func TestDrainServesWhoHasJustComeIn(t *testing.T) {
 	w, b := newWorld(t), newBackend(t)
 	d := w.start(set{"backend.address": b.addr, "listen.drain_timeout": "30s"})
 	alice := w.client("alice")
-	asks, silent := w.dial(d, alice, "http/1.1"), w.dial(d, alice, "http/1.1")
+	silent, asks := w.dial(d, alice, "http/1.1"), w.dial(d, alice, "http/1.1")
 	if !eventually(patience, func() bool { return d.count(kv{"msg": "connection accepted"}) == 2 }) {
 		t.Fatal("they do not come in")
 	}
@@ -110,7 +114,7 @@ func TestDrainServesWhoHasJustComeIn(t *testing.T) {
 	if code := d.awaitExit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	if took := time.Since(from); took > 4*time.Second {
+	if took := time.Since(from); took > atOnce {
 		t.Errorf("it took %s", took)
 	}
 }
@@ -124,14 +128,14 @@ func TestDrainTimeout(t *testing.T) {
 	for _, d := range s.daemons() {
 		d.signal(syscall.SIGTERM)
 	}
-	mustBeCut(t, open, from, 5*time.Second)
+	mustBeCut(t, open, from, atOnce)
 	for _, d := range s.daemons() {
 		if code := d.awaitExit(); code != 0 {
 			t.Errorf("exit %d", code)
 		}
 		d.expect(t, kv{"msg": "connection closed", "reason": "drained"})
 	}
-	if took := time.Since(from); took < 700*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(from); took < 700*time.Millisecond || took > atOnce {
 		t.Errorf("it took %s", took)
 	}
 }
@@ -145,13 +149,18 @@ func TestSecondSignal(t *testing.T) {
 	w.tunnel(d, w.client("alice"))
 	d.signal(syscall.SIGTERM)
 	d.expect(t, kv{"msg": "draining", "count": 1})
-	// One that comes in the very moment of the first may count as the same.
-	time.Sleep(200 * time.Millisecond)
-	from := time.Now()
-	d.signal(syscall.SIGTERM)
-	d.awaitExit()
-	if took := time.Since(from); took > 5*time.Second {
-		t.Errorf("a second signal took %s", took)
+	// One that comes in the very moment of the first may count as the same, so
+	// somebody goes on until it is gone.
+	if !eventually(atOnce, func() bool {
+		_ = d.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-d.exited:
+			return true
+		case <-time.After(200 * time.Millisecond):
+			return false
+		}
+	}) {
+		t.Errorf("after a second signal it is there for more than %s", atOnce)
 	}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -167,6 +168,7 @@ func (d *daemon) mustSay(words ...string) {
 
 // manager is systemd as the daemon sees it: a socket that takes datagrams.
 type manager struct {
+	path     string
 	mu       sync.Mutex
 	messages []string
 }
@@ -175,7 +177,7 @@ func newManager(t *testing.T, path string) *manager {
 	t.Helper()
 	c := must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}))(t)
 	t.Cleanup(func() { _ = c.Close() })
-	m := &manager{}
+	m := &manager{path: path}
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -202,11 +204,16 @@ func (m *manager) heard(from int, pattern *regexp.Regexp) int {
 	return from + i
 }
 
-// count is how many messages came so far.
-func (m *manager) count() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.messages)
+// now is behind every message that was sent so far, those on the way included.
+func (m *manager) now(t *testing.T) int {
+	t.Helper()
+	c := must(net.Dial("unixgram", m.path))(t)
+	defer c.Close()
+	mark := fmt.Sprintf("X_MARK=%d", time.Now().UnixNano())
+	if _, err := io.WriteString(c, mark); err != nil {
+		t.Fatal(err)
+	}
+	return m.await(t, 0, "^"+mark+"$")
 }
 
 // await waits for a message after those up to from, and returns behind which
@@ -222,12 +229,19 @@ func (m *manager) await(t *testing.T, from int, pattern string) (next int) {
 	return next + 1
 }
 
+// watchdog is how often the manager wants to hear from the daemon. It looks at itself
+// twice as often, and each look must be over before the next, on a busy machine too.
+const (
+	watchdog     = "WATCHDOG_USEC=3000000"
+	watchdogLook = 1500 * time.Millisecond
+)
+
 func TestServiceManager(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), newBackend(t)
 	m := newManager(t, w.path("notify"))
 	d := w.launch(set{"backend.address": b.addr, "logging.level": "debug"}, func(cmd *exec.Cmd) {
-		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), "WATCHDOG_USEC=400000")
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), watchdog)
 	})
 	d.awaitServing()
 	at := m.await(t, 0, `(?m)^READY=1$`)
@@ -272,7 +286,7 @@ func TestWatchdogStaysAway(t *testing.T) {
 	d := w.launch(set{"backend.address": b.addr, "listen.handshake_timeout": "10s"}, func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{"sh", "-c", `ulimit -n 64; exec "$0" "$@"`}, cmd.Args...)
 		cmd.Path = must(exec.LookPath("sh"))(t)
-		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), "WATCHDOG_USEC=400000")
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), watchdog)
 	})
 	d.awaitServing()
 	m.await(t, 0, `(?m)^WATCHDOG=1$`)
@@ -281,8 +295,8 @@ func TestWatchdogStaysAway(t *testing.T) {
 		crowd = append(crowd, must(net.Dial("tcp", d.addr))(t))
 	}
 	d.expect(t, kv{"level": "ERROR", "msg": "self-check failed, no watchdog ping"})
-	at := m.count()
-	time.Sleep(500 * time.Millisecond)
+	at := m.now(t)
+	time.Sleep(2 * watchdogLook)
 	if i := m.heard(at, regexp.MustCompile(`(?m)^WATCHDOG=1$`)); i >= 0 {
 		t.Error("a ping came although the self-check cannot pass")
 	}
@@ -300,13 +314,12 @@ func TestWatchdogWithAFullHouse(t *testing.T) {
 	w, b := newWorld(t), newBackend(t)
 	m := newManager(t, w.path("notify"))
 	d := w.launch(set{"backend.address": b.addr, "listen.max_connections": 1}, func(cmd *exec.Cmd) {
-		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), "WATCHDOG_USEC=400000")
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+w.path("notify"), watchdog)
 	})
 	d.awaitServing()
 	tryDial(t, w, d)
-	time.Sleep(500 * time.Millisecond) // a self-check that ran before is over
-	at := m.await(t, 0, `(?m)^WATCHDOG=1$`)
-	for range 4 {
+	at := m.now(t)
+	for range 3 { // the first may be of a self-check that began before
 		at = m.await(t, at, `(?m)^WATCHDOG=1$`)
 	}
 	if i := m.heard(0, regexp.MustCompile(`self-check failed`)); i >= 0 {

@@ -47,7 +47,9 @@ func reuse(c syscall.RawConn, on bool) error {
 		value = 1
 	}
 	var failed error
-	err := c.Control(func(fd uintptr) { failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, value) })
+	err := c.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, value)
+	})
 	return errors.Join(err, failed)
 }
 
