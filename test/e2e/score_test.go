@@ -91,6 +91,18 @@ func (b *breakage) try(t *testing.T, socket string, base *score.Report) {
 	}
 }
 
+// awaitAll is awaitRows that also waits until no row is unknown, for a sidecar with
+// a Hub: what it measures of itself comes by and by, and moves rows.
+func awaitAll(t *testing.T, socket string, ids ...string) *score.Report {
+	t.Helper()
+	r := awaitRows(t, socket, ids...)
+	unknown := func(c score.Check) bool { return c.Result == score.Unknown }
+	if !eventually(patience, func() bool { r = scoreOf(t, socket); return !slices.ContainsFunc(r.Checks, unknown) }) {
+		t.Fatalf("not everything is known: %+v", r.Checks)
+	}
+	return r
+}
+
 // awaitRows waits until rows are passed: facts of the Hub come with its answer.
 func awaitRows(t *testing.T, socket string, ids ...string) *score.Report {
 	t.Helper()
@@ -113,7 +125,7 @@ func TestOneThingThatBreaksMovesOneRowAndItsFixBringsItBack(t *testing.T) {
 	w := newWorld(t)
 	h, b := w.startHub(), newBackend(t)
 	d := h.sidecar(set{"backend.address": b.addr, "mtls.mode": "required", "audit.sinks": []map[string]string{{"type": "hub"}}})
-	base := awaitRows(t, d.socket(), "R1", "R2", "O1", "C5")
+	base := awaitAll(t, d.socket(), "R1", "R2", "O1", "C5")
 	if c, _ := base.Check("R2"); !strings.Contains(c.Evidence, "refused") || c.Source != score.SourceDaemon {
 		t.Errorf("the canary: %+v", c)
 	}
@@ -211,8 +223,7 @@ func TestAHubThatIsAwayMovesTheFreshnessOfRevocationAlone(t *testing.T) {
 		}
 	}()
 	socket := filepath.Join(w.path("inside"), "ctl.sock")
-	awaitRows(t, socket, "R1", "R2", "C5")
-	base := scoreOf(t, socket)
+	base := awaitAll(t, socket, "R1", "R2", "C5")
 	(&breakage{"the Hub is away", "R1", 0, "tlsmcp status",
 		func() { h.down(); later.Store(int64(70 * time.Minute)) },
 		func() { later.Store(0); h.up() }}).try(t, socket, base)
@@ -284,7 +295,7 @@ func TestTheDocumentedStepsBringASidecarToAnAPlus(t *testing.T) {
 	heard := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer heard.Close()
 	d := h.sidecar(set{"backend.address": b.addr})
-	first := awaitRows(t, d.socket(), "R1", "R2", "C5")
+	first := awaitAll(t, d.socket(), "R1", "R2", "C5")
 	for _, id := range []string{"O1", "K4", "O3", "Q3"} {
 		if c, _ := first.Check(id); c.Result != score.Fail {
 			t.Errorf("as it comes %s is %s: %s", id, c.Result, c.Evidence)
@@ -314,7 +325,7 @@ func TestTheDocumentedStepsBringASidecarToAnAPlus(t *testing.T) {
 	d.stop()
 	d.again(t)
 
-	last := awaitRows(t, d.socket(), "R1", "R2", "C5", "O1", "K4", "O3", "Q3")
+	last := awaitAll(t, d.socket(), "R1", "R2", "C5", "O1", "K4", "O3", "Q3")
 	t.Logf("from %d %s to %d %s", first.Score, first.Grade, last.Score, last.Grade)
 	if last.Grade != "A+" || last.Score <= first.Score {
 		t.Errorf("after all steps the grade is %s (%d); before it was %s (%d). Left: %+v", last.Grade, last.Score, first.Grade, first.Score, last.Recommendations)
