@@ -1,6 +1,7 @@
 package mcpgate
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"strconv"
@@ -30,18 +31,28 @@ func bestOfFive(t *testing.T, try func() time.Duration) {
 	t.Errorf("the best of five took %v, want less than %v", best, cutWithin)
 }
 
-// revokeInCall revokes an agent whose call is under way, and returns when the
-// revocation came into force, and how long after it the call had its answer.
-func revokeInCall(t *testing.T, c *client, call string, underway func()) (from time.Time, took time.Duration) {
-	t.Helper()
-	done := make(chan string, 1)
+// begin posts a message. said is closed when the first byte of its answer is here,
+// whole has all of it.
+func (c *client) begin(message string) (said <-chan struct{}, whole <-chan string) {
+	begun, done := make(chan struct{}), make(chan string, 1)
 	go func() {
-		resp := c.do(t.Context(), "POST", "/mcp", call)
+		resp := c.do(c.t.Context(), "POST", "/mcp", message)
 		defer resp.Body.Close()
-		b, _ := io.ReadAll(resp.Body)
+		in := bufio.NewReader(resp.Body)
+		_, _ = in.Peek(1)
+		close(begun)
+		b, _ := io.ReadAll(in)
 		done <- string(b)
 	}()
-	underway()
+	return begun, done
+}
+
+// revokeInCall revokes an agent whose call is under way, and returns when the
+// revocation came into force, and how long after it the call had its answer.
+func revokeInCall(t *testing.T, c *client, call string, underway func(said <-chan struct{})) (from time.Time, took time.Duration) {
+	t.Helper()
+	said, done := c.begin(call)
+	underway(said)
 	c.mu.Lock()
 	c.refuse[c.peer.Fingerprint] = event.Revoked
 	c.mu.Unlock()
@@ -60,15 +71,9 @@ func revokeInCall(t *testing.T, c *client, call string, underway func()) (from t
 // recordedAsCut waits for the record of a call that was cut.
 func (c *client) recordedAsCut() {
 	c.t.Helper()
-	r := c.lastCall("tools/call")
-	for range 300 {
-		if r.Outcome == event.CallCut && r.Reason == event.Revoked {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-		r = c.lastCall("tools/call")
+	if r := c.lastCall("tools/call", event.CallCut); r.Reason != event.Revoked {
+		c.t.Errorf("record %+v", r)
 	}
-	c.t.Errorf("record %+v", r)
 }
 
 func TestRevokedAgentsProcessDies(t *testing.T) {
@@ -80,15 +85,14 @@ func TestRevokedAgentsProcessDies(t *testing.T) {
 		c.initialize("2025-11-25")
 		pid := must(strconv.Atoi(c.tool("pid")))(t)
 		c.tool("fork")
-		time.Sleep(100 * time.Millisecond)
-		tree := treeOf(pid)
-		if len(tree) < 5 {
+		var tree []int
+		if !eventually(func() bool { tree = treeOf(pid); return len(tree) >= 5 }) {
 			t.Fatalf("only %v", tree)
 		}
-		from, took := revokeInCall(t, c, callOf("hang"), func() { time.Sleep(100 * time.Millisecond) })
-		awaitGone(t, tree[:1], 5*time.Second)
+		from, took := revokeInCall(t, c, callOf("hang"), func(said <-chan struct{}) { <-said })
+		awaitGone(t, tree[:1], patience)
 		took = max(took, time.Since(from))
-		awaitGone(t, tree, 5*time.Second)
+		awaitGone(t, tree, patience)
 		c.recordedAsCut()
 		return took
 	})
@@ -114,7 +118,7 @@ func TestRevokedAgentsCallOverHTTPIsCut(t *testing.T) {
 				c := w.agent("writer")
 				c.initialize("2025-11-25")
 				call := strings.Replace(callOf("wait"), `"x":1`, `"stream":`+stream, 1)
-				from, took := revokeInCall(t, c, call, func() {
+				from, took := revokeInCall(t, c, call, func(<-chan struct{}) {
 					for !f.seen(`"wait"`) {
 						time.Sleep(5 * time.Millisecond)
 					}
@@ -122,7 +126,7 @@ func TestRevokedAgentsCallOverHTTPIsCut(t *testing.T) {
 				select { // the server is let go, too
 				case at := <-left:
 					took = max(took, at.Sub(from))
-				case <-time.After(5 * time.Second):
+				case <-time.After(patience):
 					t.Error("the server's call goes on")
 				}
 				c.recordedAsCut()

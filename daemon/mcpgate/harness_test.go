@@ -171,22 +171,37 @@ func (c *client) initialize(version string) {
 	}
 }
 
-// lastCall waits for the record of a call of that method.
-func (w *world) lastCall(method string) event.Call {
+// patience is how long anything may take on a machine that is busy.
+const patience = 30 * time.Second
+
+// eventually asks until it is so, or patience is over.
+func eventually(so func() bool) bool {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if so() {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+// lastCall waits until the last call of that method is recorded with an outcome.
+func (w *world) lastCall(method string, outcome event.Outcome) (last event.Call) {
 	w.t.Helper()
-	for range 300 {
+	if !eventually(func() bool {
 		w.mu.Lock()
-		for i := len(w.calls) - 1; i >= 0; i-- {
-			if w.calls[i].Method == method {
-				defer w.mu.Unlock()
-				return w.calls[i]
+		defer w.mu.Unlock()
+		for _, c := range w.calls {
+			if c.Method == method {
+				last = c
 			}
 		}
-		w.mu.Unlock()
-		time.Sleep(10 * time.Millisecond)
+		return last.Outcome == outcome
+	}) {
+		w.t.Fatalf("the last record of %s is %+v, and not %s", method, last, outcome)
 	}
-	w.t.Fatalf("no record of %s in %+v", method, w.calls)
-	return event.Call{}
+	return last
 }
 
 // errorOf reads a JSON-RPC error.

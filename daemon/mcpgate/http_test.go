@@ -174,8 +174,8 @@ func TestAgentsSeeAndCallTheirOwn(t *testing.T) {
 		if !f.seen(sent) {
 			t.Error("the server got other bytes")
 		}
-		c := w.lastCall("tools/call")
-		if c.Outcome != event.CallOK || c.Identity != "reader" || c.Target != "read" || c.Serial == "" || c.Session == "" || c.Duration <= 0 || c.BytesOut == 0 || c.BytesIn != uint64(len(sent)) {
+		c := w.lastCall("tools/call", event.CallOK)
+		if c.Identity != "reader" || c.Target != "read" || c.Serial == "" || c.Session == "" || c.Duration <= 0 || c.BytesOut == 0 || c.BytesIn != uint64(len(sent)) {
 			t.Errorf("record %+v", c)
 		}
 	})
@@ -199,7 +199,7 @@ func TestAgentsSeeAndCallTheirOwn(t *testing.T) {
 			if len(f.got) != before {
 				t.Error("the server got it")
 			}
-			if c := w.lastCall(tt.method); c.Outcome != event.CallRefused || c.Reason != event.MCPForbidden {
+			if c := w.lastCall(tt.method, event.CallRefused); c.Reason != event.MCPForbidden {
 				t.Errorf("record %+v", c)
 			}
 		})
@@ -234,14 +234,12 @@ func TestAgentsSeeAndCallTheirOwn(t *testing.T) {
 	})
 	t.Run("outcomes are told apart", func(t *testing.T) {
 		reader.post(callOf("fail"))
-		if c := w.lastCall("tools/call"); c.Outcome != event.CallToolError {
-			t.Errorf("fail: %+v", c)
-		}
+		w.lastCall("tools/call", event.CallToolError)
 		status, got := reader.post(callOf("break"))
 		if code, reason, _ := errorOf(t, got); status != 200 || code != -31503 || reason != "mcp_server_gone" {
 			t.Errorf("%d %s", status, got)
 		}
-		if c := w.lastCall("tools/call"); c.Outcome != event.CallProtocolError || c.Reason != event.MCPServerGone {
+		if c := w.lastCall("tools/call", event.CallProtocolError); c.Reason != event.MCPServerGone {
 			t.Errorf("break: %+v", c)
 		}
 	})
@@ -260,18 +258,15 @@ func TestAgentsSeeAndCallTheirOwn(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := must(http.NewRequestWithContext(ctx, "POST", reader.url+"/mcp", strings.NewReader(callOf("wait"))))(t)
 		r.Header = http.Header{"Content-Type": {"application/json"}, mcpwire.HeaderSession: {reader.session}}
-		time.AfterFunc(100*time.Millisecond, cancel)
+		go func() {
+			eventually(func() bool { return f.seen(`"wait"`) })
+			cancel()
+		}()
 		if resp, err := http.DefaultTransport.RoundTrip(r); err == nil {
 			resp.Body.Close()
 			t.Fatal(resp.Status)
 		}
-		for range 100 {
-			if c := w.lastCall("tools/call"); c.Outcome == event.CallCancelled {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		t.Errorf("record %+v", w.lastCall("tools/call"))
+		w.lastCall("tools/call", event.CallCancelled)
 	})
 }
 
@@ -295,7 +290,7 @@ func TestSessionsBelongToTheirAgent(t *testing.T) {
 		if f.seen("tools/call") || f.seen("GET") || f.seen("DELETE") {
 			t.Error("the server got it")
 		}
-		if c := w.lastCall("tools/call"); c.Reason != event.MCPSession || !strings.Contains(c.Detail, "another agent") {
+		if c := w.lastCall("tools/call", event.CallRefused); c.Reason != event.MCPSession || !strings.Contains(c.Detail, "another agent") {
 			t.Errorf("record %+v", c)
 		}
 	})
@@ -327,19 +322,15 @@ func TestSessionsBelongToTheirAgent(t *testing.T) {
 		if _, reason, _ := errorOf(t, got); reason != "revoked" {
 			t.Errorf("the call got %s", got)
 		}
-		if c := w.lastCall("tools/call"); c.Outcome != event.CallCut || c.Reason != event.Revoked {
+		if c := w.lastCall("tools/call", event.CallCut); c.Reason != event.Revoked {
 			t.Errorf("record %+v", c)
 		}
 		if status, _ := renewed.post(callOf("read")); status != http.StatusNotFound {
 			t.Errorf("the session is still there: %d", status)
 		}
-		for range 200 {
-			if f.seen("DELETE") {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
+		if !eventually(func() bool { return f.seen("DELETE") }) {
+			t.Error("the server was not told")
 		}
-		t.Error("the server was not told")
 	})
 	t.Run("an expired certificate is forgotten while another is left", func(t *testing.T) {
 		old, renewed := w.agent("writer"), w.agent("writer")
@@ -492,7 +483,7 @@ func TestServerStreamIsFiltered(t *testing.T) {
 	w := newWorld(t, httpServer(t, f.ServeHTTP), twoAgents)
 	c := w.agent("reader")
 	c.initialize("2025-11-25")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	resp := c.do(ctx, "GET", "/mcp", "")
 	defer resp.Body.Close()
@@ -670,9 +661,7 @@ func TestLegacySSE(t *testing.T) {
 		t.Errorf("call: %d", status)
 	}
 	<-lines
-	if r := w.lastCall("tools/call"); r.Outcome != event.CallOK {
-		t.Errorf("record %+v", r)
-	}
+	w.lastCall("tools/call", event.CallOK)
 	if status := post(c, callOf("write")); status != 202 {
 		t.Errorf("a refused call: %d", status)
 	}
@@ -703,7 +692,7 @@ func TestLegacySSE(t *testing.T) {
 		if open {
 			t.Error("the stream goes on")
 		}
-	case <-time.After(2 * time.Second):
+	case <-time.After(patience):
 		t.Error("the stream was not cut")
 	}
 }

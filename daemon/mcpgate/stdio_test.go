@@ -292,27 +292,20 @@ func TestCancelledStdioCall(t *testing.T) {
 	w := stdioWorld(t, "plain", nil)
 	c := w.agent("all")
 	c.initialize("2025-11-25")
-	done := make(chan []string, 1)
-	go func() {
-		resp := c.do(t.Context(), "POST", "/mcp", callOf("hang"))
-		defer resp.Body.Close()
-		done <- events(resp.Body)
-	}()
-	time.Sleep(100 * time.Millisecond)
+	said, done := c.begin(callOf("hang"))
+	<-said
 	if status, got := c.post(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}`); status != 202 {
 		t.Fatalf("%d %s", status, got)
 	}
 	select {
-	case got := <-done:
-		if len(got) != 1 || !strings.Contains(got[0], "hanging") {
+	case stream := <-done:
+		if got := events(strings.NewReader(stream)); len(got) != 1 || !strings.Contains(got[0], "hanging") {
 			t.Errorf("%q", got)
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the request goes on")
 	}
-	if r := w.lastCall("tools/call"); r.Outcome != event.CallCancelled {
-		t.Errorf("record %+v", r)
-	}
+	w.lastCall("tools/call", event.CallCancelled)
 }
 
 func TestStdioCrash(t *testing.T) {
@@ -321,23 +314,20 @@ func TestStdioCrash(t *testing.T) {
 		c := w.agent("all")
 		c.initialize("2025-11-25")
 		pid := must(strconv.Atoi(c.tool("pid")))(t)
-		other := make(chan string, 1)
-		go func() {
-			_, got := c.post(strings.Replace(callOf("hang"), `"id":9`, `"id":10`, 1))
-			other <- got
-		}()
-		time.Sleep(50 * time.Millisecond)
+		said, other := c.begin(strings.Replace(callOf("hang"), `"id":9`, `"id":10`, 1))
+		<-said
 		from := time.Now()
-		if how == "hang" {
-			time.AfterFunc(50*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+		said, answer := c.begin(callOf(how))
+		if <-said; how == "hang" {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		status, got := c.post(callOf(how))
+		got := <-answer
 		got = got[strings.LastIndex(got, "{\"jsonrpc"):] // what it said before is on the stream, too
-		if code, reason, _ := errorOf(t, got); status != 200 || code != -31503 || reason != "mcp_server_gone" {
-			t.Errorf("%s: %d %s", how, status, got)
+		if code, reason, _ := errorOf(t, got); code != -31503 || reason != "mcp_server_gone" {
+			t.Errorf("%s: %s", how, got)
 		}
 		// Under the race detector a process takes a second to exit.
-		if took := time.Since(from); took > 3*time.Second {
+		if took := time.Since(from); took > patience/2 {
 			t.Errorf("%s: the error came after %v", how, took)
 		}
 		if got := <-other; !strings.Contains(got, "mcp_server_gone") {
@@ -415,9 +405,12 @@ func TestStdioProcessesDoNotLeak(t *testing.T) {
 			_ = syscall.Kill(s.pipe.p.(*childProcess).PID, syscall.SIGKILL)
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); b.running.Load() > 1 && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	// The last of them are on their way out.
+	eventually(func() bool {
+		left, _ := os.ReadDir(b.work)
+		return b.running.Load() == 1 && len(treeOf(helper)) == 2 && len(left) == 1 && w.g.Sessions() == 1 &&
+			descriptorsOf(t) <= before+5 && descriptorsAt(t, helper) <= helperBefore
+	})
 	if n := b.running.Load(); n != 1 {
 		t.Errorf("%d processes are counted", n)
 	}
@@ -460,12 +453,7 @@ func TestStdioLimits(t *testing.T) {
 		}
 		resp := c.do(t.Context(), "DELETE", "/mcp", "")
 		resp.Body.Close()
-		for range 200 {
-			if c.backend().running.Load() == 0 {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		eventually(func() bool { return c.backend().running.Load() == 0 })
 		d.initialize("2025-11-25")
 	})
 	t.Run("an idle one is ended", func(t *testing.T) {
@@ -486,13 +474,9 @@ func TestStdioLimits(t *testing.T) {
 		if _, got := w.agent("all").post(`{"jsonrpc":"2.0","id":1,"method":"initialize"}`); !strings.Contains(got, "mcp_server_gone") {
 			t.Errorf("%s", got)
 		}
-		for range 300 {
-			if strings.Contains(w.log.String(), "/no/such/program") {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
+		if !eventually(func() bool { return strings.Contains(w.log.String(), "/no/such/program") }) {
+			t.Errorf("log %s", w.log.String())
 		}
-		t.Errorf("log %s", w.log.String())
 	})
 }
 
@@ -524,11 +508,7 @@ func TestLegacySSEBeforeStdio(t *testing.T) {
 		}
 	}
 	cancel()
-	for range 300 {
-		if c.backend().running.Load() == 0 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	if !eventually(func() bool { return c.backend().running.Load() == 0 }) {
+		t.Error("the process outlives its stream")
 	}
-	t.Error("the process outlives its stream")
 }

@@ -124,10 +124,27 @@ func (f *front) verify(presented []*x509.Certificate) edge.Verdict {
 	return edge.Verdict{Peer: peer, Rule: "test"}
 }
 
+// patience is how long anything may take on a machine that is busy. Time limits
+// that a connection must not reach are longer.
+const patience = 30 * time.Second
+
+// bestOfFive tries until one try is as fast as it must be: what else the machine
+// does makes some slow, and not all of them.
+func bestOfFive(t *testing.T, within time.Duration, try func() time.Duration) {
+	t.Helper()
+	best := time.Hour
+	for range 5 {
+		if best = min(best, try()); best < within || t.Failed() {
+			return
+		}
+	}
+	t.Errorf("the best of five took %v, want less than %v", best, within)
+}
+
 // waitEvent waits for an event of the kind.
 func (f *front) waitEvent(kind event.Kind) event.Connection {
 	f.t.Helper()
-	for range 500 {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		f.mu.Lock()
 		for _, e := range f.events {
 			if e.Kind == kind {
@@ -136,7 +153,6 @@ func (f *front) waitEvent(kind event.Kind) event.Connection {
 			}
 		}
 		f.mu.Unlock()
-		time.Sleep(10 * time.Millisecond)
 	}
 	f.t.Fatalf("no %s event; events: %+v", kind, f.events)
 	return event.Connection{}
@@ -153,7 +169,7 @@ func (f *front) dial(alpn ...string) *tls.Conn {
 	f.t.Helper()
 	c := must(tls.Dial("tcp", f.addr, f.tlsConfig(alpn...)))(f.t)
 	f.t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c
 }
 
@@ -166,7 +182,7 @@ func (f *front) http(h2 bool) *http.Client {
 	tr.Protocols.SetHTTP1(!h2)
 	tr.Protocols.SetHTTP2(h2)
 	f.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	return &http.Client{Transport: tr, Timeout: patience}
 }
 
 func (f *front) url(path string) string { return "https://" + f.addr + path }

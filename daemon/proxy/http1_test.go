@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestBodiesPassWhole sends and returns bodies of many sizes over HTTP/1.1 and
@@ -205,8 +204,9 @@ func TestWebSocketAndHalfReads(t *testing.T) {
 
 // TestServerSentEvents: each event arrives as it is sent.
 func TestServerSentEvents(t *testing.T) {
-	next := make(chan bool)
+	next, ended := make(chan bool), make(chan bool, 2)
 	f := startFront(t, httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- true }()
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.WriteHeader(200)
 		for {
@@ -233,6 +233,6 @@ func TestServerSentEvents(t *testing.T) {
 			_, _ = r.ReadString('\n')
 		}
 		resp.Body.Close()
-		time.Sleep(time.Second) // the backend's end of it has noticed
+		<-ended // else it takes what is meant for the next
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // TestAmbiguousRequestsAreRefused holds each line of what must not pass, and
@@ -129,11 +129,21 @@ func chunked(body string) string {
 // TestLateChunkFault: a fault found after the head went on closes the backend
 // connection without a terminator.
 func TestLateChunkFault(t *testing.T) {
-	got := make(chan string, 1)
-	f := startFront(t, rawBackend(t, func(c net.Conn) { b, _ := io.ReadAll(c); got <- string(b) }), nil)
+	begun, got := make(chan struct{}), make(chan string, 1)
+	f := startFront(t, rawBackend(t, func(c net.Conn) {
+		var first []byte
+		for one := make([]byte, 1); !bytes.HasSuffix(first, []byte("hello\r\n")); first = append(first, one...) {
+			if _, err := io.ReadFull(c, one); err != nil {
+				break
+			}
+		}
+		close(begun)
+		b, _ := io.ReadAll(c)
+		got <- string(first) + string(b)
+	}), nil)
 	c := f.dial()
 	fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-	time.Sleep(100 * time.Millisecond)
+	<-begun
 	resp, _ := exchangeRaw(t, c, "zz\r\n0\r\n\r\n")
 	if resp.StatusCode != 400 {
 		t.Errorf("status %d, want 400", resp.StatusCode)

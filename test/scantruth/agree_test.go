@@ -142,7 +142,7 @@ func sslscan(t *testing.T, address string) opinion {
 			} `xml:"group"`
 		} `xml:"ssltest"`
 	}
-	out := command(t, "sslscan", "--xml=-", "--no-colour", "--sni-name="+host, address)
+	out := command(t, "sslscan", "--xml=-", "--no-colour", "--timeout=60", "--sni-name="+host, address)
 	if i := strings.Index(out, "<?xml"); i >= 0 {
 		out = out[i:]
 	}

@@ -73,7 +73,7 @@ func (p program) start(t *testing.T) string {
 
 // listening waits until somebody listens at an address.
 func listening(address string, ended <-chan struct{}) bool {
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		select {
 		case <-ended:
 			return false

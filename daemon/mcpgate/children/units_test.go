@@ -67,7 +67,7 @@ func (m *serviceManager) run(t *testing.T, u *Units, script string) (c *Child, u
 // buried waits until a process has ended, whoever reaps it.
 func buried(t *testing.T, what string, pid int) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(b), ") Z ") {
 			return
 		}
