@@ -177,7 +177,7 @@ func (s *sidecar) get(c *http.Client) (string, error) {
 
 func (s *sidecar) waitLog(words ...string) {
 	s.t.Helper()
-	for range 300 {
+	for range 3000 {
 		for line := range strings.Lines(s.logs.String()) {
 			found := true
 			for _, w := range words {

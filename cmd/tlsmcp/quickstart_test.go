@@ -135,7 +135,7 @@ func staysUp(t *testing.T, cmd *exec.Cmd) (commands []string, more *bufio.Reader
 }
 
 func quickstartStays(t *testing.T, bin string) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd, tmp := quickstartOf(ctx, t, bin)
 	commands, more := staysUp(t, cmd)
@@ -164,7 +164,7 @@ func quickstartStays(t *testing.T, bin string) {
 
 // quickstartCommands tries every command in the order in which they are printed.
 func quickstartCommands(t *testing.T, bin string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd, tmp := quickstartOf(ctx, t, bin)
 	commands, more := staysUp(t, cmd)
@@ -212,7 +212,7 @@ func quickstartCommands(t *testing.T, bin string) {
 }
 
 func quickstartKilled(t *testing.T, bin string) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd, _ := quickstartOf(ctx, t, bin)
 	staysUp(t, cmd)
@@ -223,7 +223,7 @@ func quickstartKilled(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for len(running(t, bin)) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatalf("still running: %v", running(t, bin))

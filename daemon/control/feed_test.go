@@ -34,7 +34,7 @@ var errDone = errors.New("done")
 // dropped.
 func collect(t *testing.T, f *Feed, from, backlog uint64, fl Filter, enough int) (events []*controlv1.Event, dropped uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err := f.Watch(ctx, from, backlog, fl, func(b Batch) error {
 		m := decoded(t, b.Message(true))
@@ -161,7 +161,7 @@ func TestAWatcherThatIsStuckHoldsNobodyUp(t *testing.T) {
 	}()
 	select {
 	case <-published:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("publishing waits for a watcher")
 	}
 	events, _ := collect(t, f, 0, 5, Filter{}, 5)
@@ -177,7 +177,7 @@ func TestAWatcherThatIsStuckHoldsNobodyUp(t *testing.T) {
 func TestTextThatIsNotUTF8DoesNotBreakTheFeed(t *testing.T) {
 	f := startFeed(t)
 	f.Connection(event.Connection{Kind: event.Refused, SNI: "\xff"})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err := f.Watch(ctx, 0, 1, Filter{}, func(b Batch) error {
 		if m := decoded(t, b.Message(true)); len(m.GetEvents()) != 1 || m.GetEvents()[0].GetKind() != "refused" {

@@ -78,7 +78,7 @@ func (b *acmeBench) start() (k *Keyring, stop func()) {
 
 func (b *acmeBench) await(what string, ask func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ask(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !ask(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("%s does not come:\n%s\n%s", what, b.log, b.server.Log())
 		}
@@ -151,7 +151,7 @@ func TestASilenceThatTheServerAsksForIsKept(t *testing.T) {
 			if r.until().IsZero() {
 				got = 0
 			}
-			if (got - tt.want).Abs() > 5*time.Second {
+			if (got - tt.want).Abs() > 30*time.Second {
 				t.Errorf("silence for %v, want %v", got, tt.want)
 			}
 		})

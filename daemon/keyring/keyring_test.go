@@ -127,8 +127,8 @@ func waitFor(t *testing.T, what string, holds func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	for !holds() {
-		if time.Since(start) > 10*time.Second {
-			t.Fatalf("not in ten seconds: %s", what)
+		if time.Since(start) > 30*time.Second {
+			t.Fatalf("not in half a minute: %s", what)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
@@ -470,7 +470,8 @@ func TestHandshakesSeeOneWholeCertificateDuringSwaps(t *testing.T) {
 			}
 		}
 	})
-	for range 100 {
+	enough := time.Now().Add(30 * time.Second)
+	for n := 0; n < 100 || b.Health().Swaps < 3 && time.Now().Before(enough); n++ {
 		c, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "localhost"})
 		if err != nil {
 			t.Error(err)

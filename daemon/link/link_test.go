@@ -197,7 +197,7 @@ func TestTheQueueNeverWaits(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("it waited")
 	}
 	if lost := l.lost.Load(); lost != 10 {

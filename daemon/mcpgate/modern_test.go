@@ -59,7 +59,8 @@ func (c *modernClient) ask(id, method, params string) (status int, answer string
 	return resp.StatusCode, string(must(io.ReadAll(resp.Body))(c.t))
 }
 
-// legacyFake is a server of 2025-11-25 over HTTP that insists on its sessions.
+// legacyFake is a server of 2025-11-25 over HTTP that insists on its sessions. It has
+// no stream of its own: what came on it would fall into whichever call is under way.
 func legacyFake(f *fake) http.HandlerFunc {
 	var mu sync.Mutex
 	known := map[string]bool{}
@@ -73,6 +74,10 @@ func legacyFake(f *fake) http.HandlerFunc {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}`)
+			return
+		}
+		if r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
 		r.Body = io.NopCloser(strings.NewReader(string(raw)))

@@ -317,8 +317,12 @@ func TestStdioCrash(t *testing.T) {
 		said, other := c.begin(strings.Replace(callOf("hang"), `"id":9`, `"id":10`, 1))
 		<-said
 		from := time.Now()
-		said, answer := c.begin(callOf(how))
-		if <-said; how == "hang" {
+		_, answer := c.begin(callOf(how))
+		if how == "hang" {
+			s, _ := w.g.findSession(c.session, &agent{g: w.g, name: "all"})
+			if !eventually(func() bool { s.calls.mu.Lock(); defer s.calls.mu.Unlock(); return len(s.calls.by) == 2 }) {
+				t.Fatal("the call does not begin")
+			}
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		got := <-answer

@@ -123,7 +123,7 @@ func verdictAt(t testing.TB, s *Store, presented []*x509.Certificate, now time.T
 // eventually waits for a condition that a watcher or a fetch brings about.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if ok() {
 			return
 		}

@@ -396,7 +396,7 @@ func TestStreamsEndWithTheirNode(t *testing.T) {
 		t.Fatalf("first %v, %v", m, err)
 	}
 	var id string
-	for deadline := time.Now().Add(5 * time.Second); id == "" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); id == "" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		fleet, err := w.as("local", "").GetFleet(t.Context(), &hubv1.GetFleetRequest{})
 		if err != nil {
 			t.Fatal(err)
@@ -578,7 +578,7 @@ func TestAWebhookIsToldAndToldAgain(t *testing.T) {
 		if !signedBy(hook.GetSecret(), r.Header.Get("Tlsmcp-Signature"), body) {
 			t.Errorf("the signature %q does not fit", r.Header.Get("Tlsmcp-Signature"))
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the webhook was not told")
 	}
 	list, err := admin.ListWebhooks(t.Context(), &hubv1.ListWebhooksRequest{})

@@ -147,7 +147,7 @@ func TestIdentity(t *testing.T) {
 		var work sync.WaitGroup
 		work.Go(func() { i.Keep(ctx) })
 		defer func() { cancel(); work.Wait() }()
-		for deadline := time.Now().Add(20 * time.Second); serial(t, i) == first; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(60 * time.Second); serial(t, i) == first; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("it is not renewed")
 			}

@@ -409,7 +409,7 @@ func TestAFullDisk(t *testing.T) {
 			if err := os.Remove(ballast); err != nil {
 				t.Fatal(err)
 			}
-			deadline := time.Now().Add(10 * time.Second)
+			deadline := time.Now().Add(30 * time.Second)
 			for b.State().Err != nil {
 				if time.Now().After(deadline) {
 					t.Fatal("it does not go on")

@@ -97,7 +97,7 @@ func (r *receiver) serve(l net.Listener) {
 
 func (r *receiver) await(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		r.mu.Lock()
 		got, bad := len(r.got), r.bad
 		r.mu.Unlock()
@@ -228,7 +228,7 @@ func TestADeadSinkGetsEverythingWhenItIsBack(t *testing.T) {
 	r.await(t, 5)
 	r.stop()
 	b.write(300)
-	for deadline := time.Now().Add(10 * time.Second); f.State().Err == nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); f.State().Err == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nobody notices that the server has gone")
 		}
@@ -287,7 +287,7 @@ func TestWhatTheLogRemovedIsCounted(t *testing.T) {
 	mu.Lock()
 	up = true
 	mu.Unlock()
-	for deadline := time.Now().Add(10 * time.Second); f.State().Sequence < b.State().Sequence; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); f.State().Sequence < b.State().Sequence; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", f.State())
 		}

@@ -81,7 +81,7 @@ func (s *Server) Up() {
 	s.cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0")
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.must(s.cmd.Start())
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := s.client.Get(s.Directory)
 		if err == nil {
 			resp.Body.Close()
