@@ -159,7 +159,7 @@ func TestIdleCostsNothing(t *testing.T) {
 	pr := p.process()
 	time.Sleep(2 * time.Second) // what it takes to begin
 	share := 100.0
-	for range 4 {
+	for range 10 {
 		before, began := pr.cpu(), time.Now()
 		time.Sleep(6 * time.Second)
 		share = min(share, float64(pr.cpu()-before)/float64(time.Since(began))*100)
@@ -239,7 +239,9 @@ func TestMemoryIsFlat(t *testing.T) {
 	p := sit(t, 120, 40, socket, "")
 	p.sees("fire", "live")
 	f.rate.Store(5000) // until it holds as many as it ever will
-	time.Sleep(5 * time.Second)
+	if !eventually(func() bool { return f.sent.Load() >= 25_000 }) {
+		t.Fatalf("only %d events were sent", f.sent.Load())
+	}
 	f.rate.Store(500)
 	pr := p.process()
 	settled := 0

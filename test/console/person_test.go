@@ -92,6 +92,25 @@ func (p *person) walksTo(want string) {
 	}
 }
 
+// leaves presses Escape until a text is gone, each time when the last has shown: an
+// Escape that a busy console reads together with the next key is another key.
+func (p *person) leaves(text string) {
+	p.t.Helper()
+	if !eventually(func() bool {
+		before := p.screen()
+		if !strings.Contains(before, text) {
+			return true
+		}
+		p.press("Escape")
+		for end := time.Now().Add(5 * time.Second); p.screen() == before && time.Now().Before(end); {
+			time.Sleep(50 * time.Millisecond)
+		}
+		return false
+	}) {
+		p.t.Fatalf("%q does not go away:\n%s", text, p.screen())
+	}
+}
+
 func (p *person) types(text string) {
 	p.t.Helper()
 	if err := p.Type(text); err != nil {

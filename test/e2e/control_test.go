@@ -139,6 +139,7 @@ func addUser(t *testing.T, name string, groups ...string) {
 		run("groupadd", "-f", g)
 		t.Cleanup(func() { _ = exec.Command("groupdel", g).Run() })
 	}
+	_ = exec.Command("userdel", name).Run() // one that a run left that was killed
 	run("useradd", "--no-create-home", "--user-group", "--groups", strings.Join(groups, ","), name)
 	t.Cleanup(func() { _ = exec.Command("userdel", name).Run() })
 }

@@ -147,15 +147,19 @@ func everything(t *testing.T, w *world, legacy bool) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			_, _, _ = full.try(ctx, "tools/call", object{"name": "trigger-long-running-operation", "arguments": object{"duration": 30, "steps": 1}})
+			_, _, _ = full.try(ctx, "tools/call", object{"name": "trigger-long-running-operation", "arguments": object{"duration": 60, "steps": 600}, "_meta": object{"progressToken": "cut"}})
 			ended <- time.Now()
 		}()
-		time.Sleep(300 * time.Millisecond)
+		for deadline := time.Now().Add(patience); !full.has(`"progressToken":"cut"`); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the call did not begin: %q", full.heard)
+			}
+		}
 		w.revoke(2, full.leaf.Cert.SerialNumber)
 		w.await(`"connection closed"`, `"identity":"full"`, `"reason":"revoked"`)
 		select {
 		case <-ended:
-		case <-time.After(time.Second):
+		case <-time.After(10 * time.Second):
 			t.Error("the call goes on")
 		}
 		if !legacy { // there the answer of a POST is that it was taken

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"cyphers.ai/tlsmcp/pkg/pki"
+	"cyphers.ai/tlsmcp/test/freeport"
 )
 
 // TestRefusalsAreExplained: what TLS says only as bad_certificate, or as the end
@@ -48,8 +48,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 	plain := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	t.Cleanup(func() { _ = plain.Close() })
 	go func() { _ = http.Serve(plain, http.NotFoundHandler()) }()
-	closed := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	_ = closed.Close()
+	closed := must(freeport.Address())(t)
 	for _, tt := range []struct {
 		rule   string
 		ca     *pki.CA
@@ -67,7 +66,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 		{rule: "the server's CA is not trusted", ca: w.ca, leaf: pki.LeafOptions{Usages: client}, trust: "other.pem", reason: "server_not_trusted", says: "--ca FILE"},
 		{rule: "the server's name is another", ca: w.ca, leaf: pki.LeafOptions{Usages: client}, host: "127.0.0.2:" + port(w.addr), reason: "unreachable", says: "cannot be reached"},
 		{rule: "no TLS there", ca: w.ca, leaf: pki.LeafOptions{Usages: client}, host: plain.Addr().String(), reason: "server_not_trusted", says: "does not speak TLS"},
-		{rule: "nobody there", ca: w.ca, leaf: pki.LeafOptions{Usages: client}, host: closed.Addr().String(), reason: "unreachable", says: "is tlsmcpd running there"},
+		{rule: "nobody there", ca: w.ca, leaf: pki.LeafOptions{Usages: client}, host: closed, reason: "unreachable", says: "is tlsmcpd running there"},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			cert, key := issue(tt.ca, tt.leaf)
@@ -146,8 +145,10 @@ func TestSidecarRestarts(t *testing.T) {
 	if got := said(c.tool("echo", object{"message": "still here"})); !strings.Contains(got, "still here") {
 		t.Errorf("after the restart: %q", got)
 	}
-	if !strings.Contains(c.stderr.String(), "begun anew") {
-		t.Errorf("it says nothing of the new session: %s", c.stderr)
+	for deadline := time.Now().Add(patience); !strings.Contains(c.stderr.String(), "begun anew"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it says nothing of the new session: %s", c.stderr)
+		}
 	}
 	c.tool("toggle-subscriber-updates", object{}) // the server's new session has the subscription
 	c.awaitHeard("notifications/resources/updated")
@@ -161,9 +162,6 @@ func (w *world) restart() {
 	w.mu.Lock()
 	w.log.Reset()
 	w.mu.Unlock()
-	file := w.path("tlsmcp.toml")
-	text := strings.Replace(w.config, `address = "127.0.0.1:0"`, fmt.Sprintf("address = %q", w.addr), 1)
-	w.write(filepath.Base(file), []byte(text))
 	w.run()
 }
 
@@ -185,10 +183,10 @@ func TestRevokedAgentIsCutOff(t *testing.T) {
 	}
 	ended := make(chan end, 1)
 	go func() {
-		_, err := full.try("callTool", object{"name": "trigger-long-running-operation", "arguments": object{"duration": 30, "steps": 1}})
+		_, err := full.try("callTool", object{"name": "trigger-long-running-operation", "arguments": long()["arguments"]})
 		ended <- end{err, time.Now()}
 	}()
-	time.Sleep(500 * time.Millisecond)
+	full.awaitHeard(`"progress"`)
 	serial := w.serialOf("full")
 	started := time.Now()
 	w.revoke(2, serial)

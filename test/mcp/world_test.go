@@ -22,7 +22,7 @@ import (
 	"cyphers.ai/tlsmcp/test/freeport"
 )
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // world is a CA, a directory and one daemon.
 type world struct {
@@ -65,7 +65,7 @@ func start(t *testing.T, config string) *world {
 [hub]
 url = "none"
 [listen]
-address = "127.0.0.1:0"
+address = %q
 drain_timeout = "1s"
 [mtls]
 ca_file = "ca.pem"
@@ -82,7 +82,7 @@ dir = %q
 dir = %q
 [control]
 socket = %q
-%s`, w.path("state"), w.path("audit"), w.path("ctl.sock"), config)
+%s`, must(freeport.Address())(t), w.path("state"), w.path("audit"), w.path("ctl.sock"), config)
 	w.write("tlsmcp.toml", []byte(w.config))
 	w.run()
 	t.Cleanup(w.stop)
@@ -144,7 +144,7 @@ func (w *world) await(words ...string) string {
 			for _, word := range words {
 				all = all && strings.Contains(line, word)
 			}
-			if all {
+			if all && strings.HasSuffix(line, "\n") {
 				return line
 			}
 		}

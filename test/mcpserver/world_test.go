@@ -19,7 +19,7 @@ import (
 	"cyphers.ai/tlsmcp/test/freeport"
 )
 
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 func must[T any](v T, err error) func(*testing.T) T {
 	return func(t *testing.T) T {
@@ -165,7 +165,7 @@ func (p *process) await(words ...string) (line string) {
 	p.t.Helper()
 	eventually(p.t, fmt.Sprintf("the log has a line with %q:\n%s", words, p.text()), func() bool {
 		for l := range strings.Lines(p.text()) {
-			if containsAll(l, words...) {
+			if strings.HasSuffix(l, "\n") && containsAll(l, words...) {
 				line = l
 				return true
 			}

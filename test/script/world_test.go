@@ -93,6 +93,8 @@ address = %q
 	ts.Setenv(strings.ToUpper(name)+"_SOCKET", filepath.Join(dir, "ctl.sock"))
 	// It has its certificate when it is ready.
 	await(ts, false, []string{`"ready": true`, "tlsmcp", "status", "--json", "--socket", filepath.Join(dir, "ctl.sock")})
+	// And it is at the Hub's stream a moment later.
+	await(ts, false, []string{`^[1-9]\d* sidecars?, [1-9]\d* connected`, "tlsmcp", "hub", "fleet", "--service", name, "--socket", filepath.Join(dir, "ctl.sock")})
 }
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello\n") }

@@ -110,9 +110,9 @@ func (c *Client) Do(ctx context.Context, out any, op string, args ...any) error 
 	return c.do(ctx, out, map[string]any{"op": op, "args": append([]any{}, args...)})
 }
 
-// Abort is [Client.Do] that is given up after some milliseconds.
-func (c *Client) Abort(ctx context.Context, after int, op string, args ...any) error {
-	return c.do(ctx, nil, map[string]any{"op": op, "args": append([]any{}, args...), "abortAfter": after})
+// Abort is [Client.Do] that is given up at its first report of progress.
+func (c *Client) Abort(ctx context.Context, op string, args ...any) error {
+	return c.do(ctx, nil, map[string]any{"op": op, "args": append([]any{}, args...), "abort": true})
 }
 
 func (c *Client) do(ctx context.Context, out any, command map[string]any) error {

@@ -3,7 +3,7 @@
 // the server says by itself.
 //
 //   argv[2]: {"command": [...], "env": {...}} or {"url": "http://…"}
-//   in:   {"id": 1, "op": "callTool", "args": [...], "abortAfter": ms}
+//   in:   {"id": 1, "op": "callTool", "args": [...], "abort": at the first progress}
 //   out:  {"id": 1, "result": …} or {"id": 1, "error": {"code": …, "message": …, "data": …}}
 //         {"heard": method, "params": …}, {"progress": …}, {"closed": true}
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -38,15 +38,16 @@ const transport = options.url
   ? new StreamableHTTPClientTransport(new URL(options.url))
   : new StdioClientTransport({ command: options.command[0], args: options.command.slice(1), env: options.env, stderr: "inherit" });
 
-async function run({ id, op, args = [], abortAfter }) {
+async function run({ id, op, args = [], abort }) {
   try {
     if (op === "connect") {
       await client.connect(transport);
       say({ id, result: { server: client.getServerVersion(), capabilities: client.getServerCapabilities(), pid: transport.pid } });
       return;
     }
-    const request = { timeout: 60000, onprogress: (progress) => say({ progress }) };
-    if (abortAfter !== undefined) request.signal = AbortSignal.timeout(abortAfter);
+    const giveUp = new AbortController();
+    const onprogress = (progress) => { say({ progress }); if (abort) giveUp.abort(); };
+    const request = { timeout: 60000, onprogress, signal: giveUp.signal };
     const rest = op === "callTool" ? [args[0], undefined, request] : op === "close" ? [] : [...args, request];
     say({ id, result: (await client[op](...rest)) ?? {} });
   } catch (e) {
