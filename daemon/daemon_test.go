@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -286,6 +287,23 @@ func TestSelfCheck(t *testing.T) {
 	defer cancel()
 	if err := s.d.selfCheck(ctx); err == nil {
 		t.Error("a listener that does not answer passes")
+	}
+}
+
+// TestAnOwnConnectionIsKnownUntilItsLastEvent, however late that comes.
+func TestAnOwnConnectionIsKnownUntilItsLastEvent(t *testing.T) {
+	from := netip.MustParseAddrPort("127.0.0.1:4711")
+	for last, over := range map[event.Kind]bool{event.Accepted: false, event.Refused: true, event.Closed: true} {
+		var s selfCheck
+		s.note(from, true)
+		said, done := s.await(from)
+		s.tell(event.Connection{Kind: last, Remote: from})
+		if e := <-said; e.Kind != last {
+			t.Errorf("told %v, want %v", e.Kind, last)
+		}
+		if done(); s.made(from) == over {
+			t.Errorf("after %v: is it still its own? %v", last, s.made(from))
+		}
 	}
 }
 

@@ -26,10 +26,14 @@ type selfCheck struct {
 	told map[netip.AddrPort]chan event.Connection // who waits for what became of one
 }
 
-// tell hands an event about one of these connections to whoever waits for it.
+// tell hands an event about one of these connections to whoever waits for it. With
+// the last one the connection is over, and its port may be anybody's.
 func (s *selfCheck) tell(e event.Connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e.Kind == event.Refused || e.Kind == event.Closed {
+		delete(s.mine, e.Remote)
+	}
 	select {
 	case s.told[e.Remote] <- e: // nil, when nobody waits
 	default:
@@ -167,9 +171,10 @@ func (d *Daemon) callSelf(ctx context.Context) (c net.Conn, from netip.AddrPort,
 	}
 	end = func() {
 		_ = c.Close()
-		// The last event comes after the end of the connection; the kernel does
-		// not give the port to anybody else so soon.
-		time.AfterFunc(time.Second, func() { d.self.note(from, false) })
+		// The last event comes after the end of the connection, on a busy host
+		// long after it; tell forgets it then. One that was never accepted has none,
+		// and the kernel gives its port to nobody else so soon.
+		time.AfterFunc(time.Minute, func() { d.self.note(from, false) })
 	}
 	if d.config().Listen.ExpectsProxyHeader(from.Addr()) {
 		if _, err := c.Write([]byte("PROXY UNKNOWN\r\n")); err != nil {
