@@ -19,9 +19,9 @@ rule() {
 		sed 's/^/    /' <<<"$out" >>"$report"
 	fi
 }
-# soon COMMAND... tries for up to 20 seconds.
+# soon COMMAND... tries for a minute, and more where the command takes long.
 soon() {
-	for _ in $(seq 200); do
+	for _ in $(seq 600); do
 		"$@" >/dev/null 2>&1 && return 0
 		sleep 0.1
 	done

@@ -18,7 +18,7 @@ rule() {
 	fi
 }
 soon() {
-	for _ in $(seq 300); do
+	for _ in $(seq 600); do
 		"$@" >/dev/null 2>&1 && return 0
 		sleep 0.1
 	done
