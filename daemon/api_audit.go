@@ -24,11 +24,23 @@ func (a *api) auditLog() (*auditing, error) {
 	return a.d.audit, nil
 }
 
-func (a *api) SearchAudit(_ context.Context, r *controlv1.SearchAuditRequest) (*controlv1.SearchAuditResponse, error) {
+// auditSettles is for how long who reads the log waits for what is on its way to the
+// disk. A disk that takes nothing must not keep anybody from reading.
+const auditSettles = 5 * time.Second
+
+// settled waits until the log has what happened before somebody asked for it.
+func settled(ctx context.Context, log *auditing) {
+	ctx, cancel := context.WithTimeout(ctx, auditSettles)
+	defer cancel()
+	_ = log.Settle(ctx) // why not is in the status
+}
+
+func (a *api) SearchAudit(ctx context.Context, r *controlv1.SearchAuditRequest) (*controlv1.SearchAuditResponse, error) {
 	log, err := a.auditLog()
 	if err != nil {
 		return nil, err
 	}
+	settled(ctx, log)
 	const usual, most = 100, 1000
 	q := audit.Query{
 		Span:     audit.Span{After: hub.Moment(r.GetAfter()), Before: hub.Moment(r.GetBefore())},
@@ -65,6 +77,7 @@ func (a *api) ExportAudit(ctx context.Context, r *controlv1.ExportAuditRequest, 
 	if err != nil {
 		return problem.New(problem.Invalid, "bad_format", "json, cef, ecs or ocsf", "%v", err)
 	}
+	settled(ctx, log)
 	asKept := r.GetFormat() == "" || r.GetFormat() == "json"
 	const chunk = 64 << 10
 	var b strings.Builder

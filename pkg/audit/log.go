@@ -206,6 +206,19 @@ func (l *Log) Write(ctx context.Context, r Record) error {
 	if ticket == 0 {
 		return errors.New("audit log: it takes no entries: the disk does not take them, and too many wait")
 	}
+	return l.await(ctx, ticket)
+}
+
+// Settle returns when every entry that was appended before is on disk, or why it is
+// not.
+func (l *Log) Settle(ctx context.Context) error {
+	l.mu.Lock()
+	ticket := l.appended
+	l.mu.Unlock()
+	return l.await(ctx, ticket)
+}
+
+func (l *Log) await(ctx context.Context, ticket uint64) error {
 	for {
 		l.mu.Lock()
 		done, err, news := l.done >= ticket, l.err, l.news

@@ -321,6 +321,22 @@ func TestOldFilesGo(t *testing.T) {
 	}
 }
 
+// TestASettledLogHasWhatHappenedBefore: who asks after the fact finds it.
+func TestASettledLogHasWhatHappenedBefore(t *testing.T) {
+	b := start(t, t.TempDir(), nil)
+	for n := range 20 {
+		b.Append(entry(n))
+		if err := b.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		st := b.State()
+		found, _, err := Search(b.dir, Query{Limit: 100, Until: st.Sequence})
+		if err != nil || st.Waiting != 0 || len(found) < n+1 {
+			t.Fatalf("after %d entries %d are found, %d wait, %v", n+1, len(found), st.Waiting, err)
+		}
+	}
+}
+
 func TestSearch(t *testing.T) {
 	dir := t.TempDir()
 	b := start(t, dir, func(o *Options) { o.MaxSize = 64 << 10 })
