@@ -135,7 +135,7 @@ func TestTheInspectorUsesAllOfIt(t *testing.T) {
 					places <- struct{}{}
 					defer func() { <-places }()
 					cmd := exec.Command(must(tree())(t).Node(), append([]string{inspector, "--cli", "--config", config, "--server", "tlsmcp", "--format", "json"}, args...)...)
-					cmd.Env = append(os.Environ(), "MCP_INSPECTOR_SECRET_STORE=memory")
+					cmd.Env = append(os.Environ(), "MCP_INSPECTOR_SECRET_STORE=memory", "HOME="+t.TempDir()) // it keeps files there
 					var errs bytes.Buffer
 					cmd.Stderr = &errs
 					out, err := cmd.Output()
