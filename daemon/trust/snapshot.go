@@ -209,6 +209,7 @@ func (s *Snapshot) judge(ch *chain, now time.Time) (rule string, _ *Refusal) {
 		if rule, no, _ := s.callers.Allow(ch.peer); no == "" {
 			return "policy " + rule, nil
 		}
+		detail = fmt.Sprintf("%q is not allowed: neither by a rule under [mtls] nor by the Hub's policy", ch.peer.ID)
 	}
 	if reason != "" {
 		return "", &Refusal{Reason: reason, Detail: detail, Peer: ch.peer}

@@ -512,3 +512,29 @@ func BenchmarkVerifyUncached(b *testing.B) {
 		}
 	}
 }
+
+func TestTheHubsPolicyAllowsBesideTheRulesHere(t *testing.T) {
+	root := newCA(t, pki.CAOptions{CommonName: "root"})
+	cfg := conf(t, root)
+	cfg.AllowAll, cfg.AllowedServices = false, []string{"here"}
+	s := store(t, cfg)
+	ask := func(name string) (string, string) {
+		in, no := s.Current().Verify(client(t, root, pki.LeafOptions{CommonName: name}), time.Now())
+		if no != nil {
+			return "", no.Detail
+		}
+		return in.Rule, ""
+	}
+	if _, why := ask("stranger"); strings.Contains(why, "policy") || !strings.Contains(why, `"stranger" is not among those allowed`) {
+		t.Errorf("without a Hub it is told %q", why)
+	}
+	must(t, s.SetCallers(config.MTLS{AllowedServices: []string{"there"}}))
+	for name, rule := range map[string]string{"here": `allowed_services "here"`, "there": `policy allowed_services "there"`} {
+		if got, why := ask(name); got != rule {
+			t.Errorf("%s comes in by %q, not %q (%s)", name, got, rule, why)
+		}
+	}
+	if _, why := ask("stranger"); !strings.Contains(why, "nor by the Hub's policy") {
+		t.Errorf("with a policy it is told %q", why)
+	}
+}
