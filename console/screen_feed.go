@@ -74,7 +74,7 @@ func (f *feedScreen) note(m *Model) string {
 
 func (f *feedScreen) table(m *Model, shown []item, cursor int, focus bool) *widget.Table {
 	return &widget.Table{
-		Columns: []widget.Column{{Head: "TIME", Width: 8}, {Head: "", Width: 1}, {Head: "WHAT", Width: 11, Least: 100}, {Head: "WHO", Weight: 2}, {Head: "FROM", Width: 15, Least: 72}, {Head: "", Weight: 3}},
+		Columns: []widget.Column{{Head: "TIME", Width: 8}, {Head: "", Width: 1}, {Head: "WHAT", Width: 11, Least: 100}, {Head: "WHO", Weight: 3}, {Head: "FROM", Width: 15, Least: 72}, {Head: "", Weight: 5}},
 		Len:     len(shown), Cursor: cursor, Focus: focus, NoHead: true,
 		Row: func(i int) widget.Row {
 			r := eventRow(m.look, shown[i].Event)

@@ -66,7 +66,7 @@ func TestTheCommandLineSeesTheSidecar(t *testing.T) {
 		st.Counters.Refused != 1 || len(st.Refusals) != 1 || st.Refusals[0].Outcome != "not_allowed" {
 		t.Errorf("status says %+v", st)
 	}
-	if out, _, code = cli(t, d.socket(), "status"); code != 0 || !containsAll(out, []string{"● ready", d.addr, "1 open of 1 identities", "Refused last", "mallory"}) {
+	if out, _, code = cli(t, d.socket(), "status"); code != 0 || !containsAll(out, []string{"● ready", d.addr, "1 open of 1 identity", "Refused last", "mallory"}) {
 		t.Errorf("status: exit %d\n%s", code, out)
 	}
 	if out, _, code = cli(t, d.socket(), "watch", "--last", "2", "--count", "2"); code != 0 || !containsAll(out, []string{"✓ accepted", "alice", "× refused", "mallory", "not_allowed"}) {

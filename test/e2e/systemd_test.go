@@ -250,7 +250,7 @@ func TestServiceManager(t *testing.T) {
 		pings = m.await(t, pings, `(?m)^WATCHDOG=1$`)
 	}
 	c := w.kept(d, w.client("alice"))
-	m.await(t, at, `(?m)^STATUS=1 connections of 1 identities; certificate valid for `)
+	m.await(t, at, `(?m)^STATUS=1 connection of 1 identity; certificate valid for `)
 
 	d.reload(true)
 	at = m.await(t, pings, `(?m)^RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]*$`)
