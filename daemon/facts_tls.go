@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
 
@@ -22,8 +23,8 @@ type negotiated struct {
 // handshakesWithin bounds all the handshakes of one look.
 const handshakesWithin = 5 * time.Second
 
-// groupsTried are the groups that crypto/tls can offer, one of which each
-// handshake offers alone.
+// groupsTried are the groups that crypto/tls knows, one of which each hello
+// offers alone.
 func groupsTried() []tls.CurveID {
 	return []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 }
@@ -51,7 +52,7 @@ func (m *measuring) ownListener(ctx context.Context) {
 	}
 	n := fact.Value
 	m.facts.Versions = taken(fact.MeasuredAt, n.versions, "handshakes with the own listener, one of which offers no more than TLS 1.2")
-	m.facts.Groups = taken(fact.MeasuredAt, n.groups, "handshakes with the own listener, each of which offers one group")
+	m.facts.Groups = taken(fact.MeasuredAt, n.groups, "hellos to the own listener, each of which offers one group")
 	m.facts.PostQuantum = taken(fact.MeasuredAt, score.PostQuantum{Group: n.best.String(), Hybrid: isHybrid(n.best.String())}, "a handshake with the own listener that offers every group")
 	m.facts.Suites = taken(m.at, suites(n.versions), "those that the TLS library speaks in these versions")
 	m.facts.EarlyData = taken(m.at, false, "the TLS library accepts none")
@@ -93,8 +94,7 @@ func (d *Daemon) negotiate(ctx context.Context) (negotiated, error) {
 		n.versions = append(n.versions, score.Version(tls.VersionName(st.Version)))
 	}
 	for _, g := range groupsTried() {
-		st, err := with(func(c *tls.Config) { c.MinVersion, c.CurvePreferences = tls.VersionTLS13, []tls.CurveID{g} })
-		if err == nil && st.CurveID == g {
+		if takes, err := d.takesGroup(ctx, g, st.CipherSuite); err == nil && takes {
 			n.groups = append(n.groups, g.String())
 		}
 	}
@@ -102,4 +102,21 @@ func (d *Daemon) negotiate(ctx context.Context) (negotiated, error) {
 		return n, fmt.Errorf("handshakes with the own listener take too long: %w", err)
 	}
 	return n, nil
+}
+
+// takesGroup asks the own listener about a group, by a hello that ends before a
+// key is made: whole handshakes with all of them would leave tables of curves
+// behind that nobody else may ever need, of nearly a megabyte.
+func (d *Daemon) takesGroup(ctx context.Context, g tls.CurveID, suite uint16) (bool, error) {
+	c, _, end, err := d.callSelf(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer end()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(deadline); err != nil {
+			return false, err
+		}
+	}
+	return rawtls.TakesGroup(c, uint16(g), suite)
 }

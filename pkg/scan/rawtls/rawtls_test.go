@@ -306,3 +306,86 @@ func FuzzSSL2(f *testing.F) {
 		}
 	})
 }
+
+// TestTakesGroupSaysWhatAHandshakeShows: for each group and a few servers the
+// answer is that of a client that makes the handshake with that group alone.
+func TestTakesGroupSaysWhatAHandshakeShows(t *testing.T) {
+	cert := certificate(t)
+	groups := []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521, 9999}
+	for rule, server := range map[string]*tls.Config{
+		"by default":   {MinVersion: tls.VersionTLS13},
+		"one curve":    {CurvePreferences: []tls.CurveID{tls.CurveP384}},
+		"hybrids":      {CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.SecP384r1MLKEM1024}},
+		"TLS 1.2 only": {MaxVersion: tls.VersionTLS12},
+	} {
+		server.Certificates = []tls.Certificate{cert}
+		dial := serving(t, server)
+		for _, g := range groups {
+			conn := dial()
+			got, err := TakesGroup(conn, uint16(g), tls.TLS_AES_128_GCM_SHA256)
+			if err != nil {
+				t.Errorf("%s, %s: %v", rule, g, err)
+			}
+			conn.Close()
+
+			conn = dial()
+			client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{g}})
+			want := client.Handshake() == nil && client.ConnectionState().CurveID == g
+			conn.Close()
+			if got != want {
+				t.Errorf("%s, %s: TakesGroup says %t, a handshake %t", rule, g, got, want)
+			}
+		}
+	}
+}
+
+// serving shakes hands with whoever comes, and gives what connects to it.
+func serving(t *testing.T, config *tls.Config) func() net.Conn {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			tls.Server(c, config).Handshake()
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { ln.Close(); <-done })
+	return func() net.Conn {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		return c
+	}
+}
+
+func TestTakesGroupRefusesWhatIsNotAnAnswer(t *testing.T) {
+	for rule, answer := range map[string]string{
+		"no TLS":            "HTTP/1.1 400 Bad Request\r\n\r\n",
+		"another message":   "\x16\x03\x03\x00\x04\x04\x00\x00\x00",
+		"a hello cut short": "\x16\x03\x03\x00\x06\x02\x00\x00\x02\x03\x03",
+		"a record of alert": "\x16\x03\x03\x00\x02\x02\x00",
+	} {
+		ours, theirs := net.Pipe()
+		go func() {
+			io.ReadFull(theirs, make([]byte, 16))
+			go io.Copy(io.Discard, theirs)
+			io.WriteString(theirs, answer)
+		}()
+		if takes, err := TakesGroup(ours, 29, tls.TLS_AES_128_GCM_SHA256); takes || err == nil {
+			t.Errorf("%s: %t, %v", rule, takes, err)
+		}
+		ours.Close()
+		theirs.Close()
+	}
+}
