@@ -13,7 +13,7 @@ import (
 type eventLog struct {
 	log     *slog.Logger
 	metrics *metrics
-	queue   chan logged
+	queue   chan *logged // of pointers: it is empty but for a burst
 }
 
 // logged is a line to be written: about a connection, or a call.
@@ -25,7 +25,7 @@ type logged struct {
 const eventQueue = 8192
 
 func newEventLog(log *slog.Logger, m *metrics) *eventLog {
-	return &eventLog{log: log, metrics: m, queue: make(chan logged, eventQueue)}
+	return &eventLog{log: log, metrics: m, queue: make(chan *logged, eventQueue)}
 }
 
 func (l *eventLog) take(e event.Connection) {
@@ -33,17 +33,17 @@ func (l *eventLog) take(e event.Connection) {
 	if !l.log.Enabled(context.Background(), event.LevelOf(e)) {
 		return
 	}
-	l.put(logged{connection: e})
+	l.put(&logged{connection: e})
 }
 
 func (l *eventLog) takeCall(c event.Call) {
 	l.metrics.call(c)
 	if l.log.Enabled(context.Background(), event.LevelOfCall(c)) {
-		l.put(logged{call: &c})
+		l.put(&logged{call: &c})
 	}
 }
 
-func (l *eventLog) put(e logged) {
+func (l *eventLog) put(e *logged) {
 	select {
 	case l.queue <- e:
 	default:
@@ -51,7 +51,7 @@ func (l *eventLog) put(e logged) {
 	}
 }
 
-func (l *eventLog) write(ctx context.Context, e logged) {
+func (l *eventLog) write(ctx context.Context, e *logged) {
 	if e.call != nil {
 		event.LogCall(ctx, l.log, *e.call)
 		return
