@@ -109,7 +109,7 @@ type lineReader struct {
 // maxLine bounds what is taken for one line: entries are shorter by far.
 const maxLine = 1 << 20
 
-func newLineReader(r io.Reader) *lineReader { return &lineReader{r: r, buf: make([]byte, 256<<10)} }
+func newLineReader(r io.Reader) *lineReader { return &lineReader{r: r, buf: make([]byte, 64<<10)} }
 
 // next returns a line without its end, valid until the next call; io.EOF at the
 // end, and then rest is what has no end.
