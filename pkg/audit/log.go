@@ -24,6 +24,9 @@ const (
 	// ten megabytes.
 	queueMost = 32768
 
+	// queueKept is for how many entries there stays room when none waits.
+	queueKept = 512
+
 	checkEvery = 1000             // entries from one checkpoint to the next
 	checkAfter = 15 * time.Second // or this long, if there is any
 
@@ -343,7 +346,12 @@ func (l *Log) settle(n int, lost uint64, err error) {
 	was := l.err
 	l.err = err
 	if err == nil {
-		l.queue = append(l.queue[:0], l.queue[n:]...)
+		rest := copy(l.queue, l.queue[n:])
+		clear(l.queue[rest:])
+		l.queue = l.queue[:rest]
+		if rest == 0 && cap(l.queue) > queueKept && n < cap(l.queue)/8 {
+			l.queue = nil // it was a burst that needed as much
+		}
 		l.done += uint64(n)
 		l.lost -= lost
 	}
