@@ -27,6 +27,7 @@ import (
 	"cyphers.ai/tlsmcp/daemon/keyring"
 	"cyphers.ai/tlsmcp/daemon/link"
 	"cyphers.ai/tlsmcp/daemon/mcpgate"
+	"cyphers.ai/tlsmcp/daemon/memory"
 	"cyphers.ai/tlsmcp/daemon/notify"
 	"cyphers.ai/tlsmcp/daemon/posture"
 	"cyphers.ai/tlsmcp/daemon/proxy"
@@ -301,6 +302,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	keep(func(ctx context.Context) error { d.rates.run(ctx); return nil })
 	keep(func(ctx context.Context) error { d.keepHistory(ctx); return nil })
 	keep(func(ctx context.Context) error { d.keepScore(ctx); return nil })
+	keep(func(ctx context.Context) error { memory.Keep(ctx, d.log); return nil })
 	if d.control != nil {
 		keep(d.control.Run)
 	}
