@@ -309,7 +309,7 @@ export HOME=/root
 page() { mkdir -p "/root/docs/$1" && cd "/root/docs/$1" || exit 1; }
 ends() { timeout -k 5 60 bash -c "set -o pipefail; $1" </dev/null; }
 stays() { # it runs on until it is told to end
-	timeout -k 5 3 bash -c "$1" </dev/null
+	timeout -k 5 2 bash -c "$1" </dev/null
 	[ $? = 124 ]
 }
 refuses() { fails ends "$1"; }

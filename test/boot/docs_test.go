@@ -112,13 +112,15 @@ func TestAWrongTreatmentIsNoticed(t *testing.T) {
 func writeDocs(t *testing.T, dir string) {
 	t.Helper()
 	var b strings.Builder
+	stayed := map[string]bool{} // once is enough: each takes until it is stopped
 	for _, page := range inOrder(t) {
 		fmt.Fprintf(&b, "page %s\n", page.Name)
 		for _, c := range page.Commands() {
 			how := treated(page.Name, c)
-			if how.by != "" || how.not != "" {
+			if how.by != "" || how.not != "" || stayed[c] {
 				continue
 			}
+			stayed[c] = how.stays
 			mode := "ends"
 			if how.stays {
 				mode = "stays"
