@@ -60,6 +60,8 @@ unloaded() {
 
 ./probe backend 127.0.0.1:3000 &
 backend=$!
+./probe postgres 127.0.0.1:5432 127.0.0.1:8443 &
+postgres=$!
 useradd -m alice
 useradd -m bob
 useradd -m carol
@@ -330,6 +332,6 @@ rule "purge takes the configuration" fails test -e /etc/tlsmcp
 rule "purge leaves the sidecar's keys" test -d /var/lib/tlsmcp/hub
 rule "purge leaves the CA's keys" test -f /var/lib/tlsmcp-hub/hub.db
 rule "purge leaves no link of a unit" is "" find /etc/systemd -name '*tlsmcp*'
-kill "$backend"
+kill "$backend" "$postgres"
 wait
 echo done >>report

@@ -81,7 +81,7 @@ func byPage() map[string]map[string]treatment {
 			`ssh HOST tlsmcp mcp serve --allow-writes`: {run: `ssh -o StrictHostKeyChecking=accept-new alice@localhost tlsmcp mcp serve --allow-writes`},
 			`tlsmcp mcp wrap --path rw:/srv/data --env API_BASE=http://127.0.0.1:9000 -- ./server`: {
 				run: `mkdir -p /srv/data; printf '#!/bin/sh\nexec /usr/bin/tlsmcp quickstart mcp-server\n' > server; chmod +x server; tlsmcp mcp wrap --path rw:/srv/data --env API_BASE=http://127.0.0.1:9000 -- ./server`, stays: true},
-			`tlsmcp scan --starttls postgres --format sarif db.internal > scan.sarif`: {by: `test/scantruth/starttls_test.go: by(scan.Postgres)`},
+			`tlsmcp scan --starttls postgres --format sarif db.internal > scan.sarif`: {run: scanHere + `--starttls postgres --format sarif localhost:5432 > scan.sarif`},
 			`tlsmcp scan --targets fleet.txt --fail-on medium`:                        {run: `echo localhost:8443 > fleet.txt; ` + scanHere + `--targets fleet.txt --fail-on medium; test $? = 1`},
 			`tlsmcp score --service payment-api --diff 7d`:                            {run: `tlsmcp score --service $(hostname) --diff 7d`},
 			`tlsmcp scan pay.example --format json | tlsmcp score --service payment-api --add-scan -`: {
@@ -99,11 +99,11 @@ func byPage() map[string]map[string]treatment {
 			`tlsmcp mcp serve --listen 127.0.0.1:3001 --transport sse`: {stays: true},
 		},
 		"metrics": {
-			`promtool check rules packaging/monitoring/alerts.yaml`:     {by: `packaging/monitoring/monitoring_test.go: exec.Command(promtool, args...)`},
-			`promtool test rules packaging/monitoring/alerts_test.yaml`: {by: `packaging/monitoring/monitoring_test.go: exec.Command(promtool, args...)`},
+			`promtool check rules packaging/monitoring/alerts.yaml`:     {by: `packaging/monitoring/monitoring_test.go: {"check", "rules", "--lint-fatal", "alerts.yaml"}`},
+			`promtool test rules packaging/monitoring/alerts_test.yaml`: {by: `packaging/monitoring/monitoring_test.go: {"test", "rules", "alerts_test.yaml"}`},
 		},
 		"scan": {
-			`tlsmcp scan --starttls postgres db.internal`: {by: `test/scantruth/starttls_test.go: by(scan.Postgres)`},
+			`tlsmcp scan --starttls postgres db.internal`: {run: scanHere + `--starttls postgres localhost:5432`},
 			`tlsmcp scan --targets fleet.txt --format sarif --fail-on medium > scan.sarif`: {
 				run: `echo localhost:8443 > fleet.txt; ` + scanHere + `--targets fleet.txt --format sarif --fail-on medium > scan.sarif; test $? = 1 && grep -q cert-revocation scan.sarif`},
 		},

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -30,10 +31,12 @@ func run(args []string) error {
 	switch {
 	case len(args) == 2 && args[0] == "backend":
 		return backend(ctx, args[1])
+	case len(args) == 3 && args[0] == "postgres":
+		return postgres(ctx, args[1], args[2])
 	case len(args) == 6 && args[0] == "load":
 		return load(ctx, args[1], args[2], args[3], args[4], args[5])
 	}
-	return fmt.Errorf("usage: probe backend ADDRESS | probe load URL CA CERT KEY REPORT")
+	return fmt.Errorf("usage: probe backend ADDRESS | probe postgres ADDRESS SIDECAR | probe load URL CA CERT KEY REPORT")
 }
 
 // backend answers with who called, as the sidecar says.
@@ -46,6 +49,38 @@ func backend(ctx context.Context, address string) error {
 		return err
 	}
 	return nil
+}
+
+// postgres says yes to TLS as PostgreSQL does, and has the sidecar speak it.
+func postgres(ctx context.Context, address, sidecar string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	for {
+		c, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			var request [8]byte
+			if _, err := io.ReadFull(c, request[:]); err != nil || string(request[:]) != "\x00\x00\x00\x08\x04\xd2\x16\x2f" {
+				return
+			}
+			behind, err := net.Dial("tcp", sidecar)
+			if err != nil {
+				return
+			}
+			defer behind.Close()
+			_, _ = io.WriteString(c, "S")
+			go func() { _, _ = io.Copy(behind, c); _ = behind.(*net.TCPConn).CloseWrite() }()
+			_, _ = io.Copy(c, behind)
+		}()
+	}
 }
 
 // report is what load found.
