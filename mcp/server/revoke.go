@@ -138,12 +138,32 @@ type revokeOut struct {
 	Waiting      string `json:"waiting,omitempty" jsonschema:"why it is not known to be everywhere"`
 }
 
-// revoke is a tool of its own kind: it may ask a person in the middle.
+// revoke is a tool of its own kind: it may ask a person in the middle. A client of
+// 2026-07-28 takes the question and comes again with the answer. Another one is
+// asked here: the library would do it too, and when the client cannot after all, as
+// one without a screen, leave the model with a fault of the protocol.
 func (s *Server) revoke(ctx context.Context, r mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	var in revokeIn
 	if err := r.BindArguments(&in); err != nil {
 		return failure(refused("bad_arguments", "look at the tool's input schema", "the arguments cannot be read: %s", err)), nil
 	}
+	got, err := s.revokeOnce(ctx, in, &r)
+	if err != nil || got.InputRequests == nil || server.IsModernRequest(ctx) {
+		return got, err
+	}
+	waits, cancel := context.WithTimeout(ctx, askLife)
+	defer cancel()
+	said, err := s.mcp.RequestElicitation(waits, mcp.ElicitationRequest{Request: mcp.Request{Method: string(mcp.MethodElicitationCreate)}, Params: *got.InputRequests[confirmID].Elicitation})
+	if err != nil {
+		return failure(refused("not_asked", "the person revokes it on the host (tlsmcp cert revoke), or in a client that can ask them", "your client says that it can ask a person, and could not: %s", err)), nil
+	}
+	r.Params.InputResponses, r.Params.RequestState = mcp.InputResponses{confirmID: mcp.NewElicitationInputResponse(*said)}, got.RequestState
+	return s.revokeOnce(ctx, in, &r)
+}
+
+// revokeOnce goes as far as it can with what the request says. Its answer may be a
+// question.
+func (s *Server) revokeOnce(ctx context.Context, in revokeIn, r *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	ctx = s.asAgent(ctx)
@@ -152,7 +172,7 @@ func (s *Server) revoke(ctx context.Context, r mcp.CallToolRequest) (*mcp.CallTo
 		return failure(s.explain(err)), nil
 	}
 	if canAsk(ctx) {
-		ask, err := s.confirmed(ctx, t, in, &r)
+		ask, err := s.confirmed(ctx, t, in, r)
 		if err != nil {
 			return failure(s.explain(err)), nil
 		}

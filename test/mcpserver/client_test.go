@@ -25,7 +25,8 @@ type client struct {
 	caps    object // what it declares
 	name    string
 
-	// person answers questions; nil: nobody is there.
+	// person answers questions; nil: nobody is there. Its nil is that it could not
+	// be asked after all.
 	person func(params object) object
 
 	write func(context.Context, object) error
@@ -221,7 +222,12 @@ func (c *client) hear(line []byte) {
 	c.mu.Unlock()
 	if request && hasID && m["method"] == "elicitation/create" && c.person != nil {
 		params, _ := m["params"].(object)
-		if err := c.send(object{"jsonrpc": "2.0", "id": id, "result": c.person(params)}); err != nil {
+		answer := object{"jsonrpc": "2.0", "id": id, "error": object{"code": -32603, "message": "there is no screen"}}
+		if said := c.person(params); said != nil {
+			delete(answer, "error")
+			answer["result"] = said
+		}
+		if err := c.send(answer); err != nil {
 			c.t.Errorf("answer: %v", err)
 		}
 	}

@@ -192,6 +192,10 @@ func TestAPersonIsAskedWhenTheClientCan(t *testing.T) {
 			if text := <-asked; !containsAll(text, id, "web", "cannot be taken back") {
 				t.Errorf("asked %q", text)
 			}
+			if version != modern {
+				answer = nil
+				c.refuses("tlsmcp_cert_revoke", object{"id": id}, "not_asked", "there is no screen", "tlsmcp cert revoke")
+			}
 			answer = object{"action": "accept", "content": object{"revoke": true}}
 			if done := c.tool("tlsmcp_cert_revoke", object{"id": id}); done["certificates"] != 1.0 {
 				t.Errorf("revoked: %v", done)
