@@ -437,8 +437,7 @@ func (a *agent) welcome() *refusal {
 	if a.g.policy.Load().allows(a.peer, "ping", target{aMethod, "ping"}) {
 		return nil
 	}
-	m := &jsonrpc.Message{Method: "a stream"}
-	return refuse(event.MCPForbidden, jsonrpc.CodeRefused, http.StatusForbidden, "%s", a.forbidden(m, target{aMethod, ""}))
+	return a.forbid(&jsonrpc.Message{Method: "a stream"}, target{aMethod, ""}, http.StatusForbidden)
 }
 
 func (a *agent) remove(w http.ResponseWriter, r *http.Request) {

@@ -193,7 +193,7 @@ func TestAgentsSeeAndCallTheirOwn(t *testing.T) {
 			before := len(f.got)
 			status, got := reader.post(`{"jsonrpc":"2.0","id":4,"method":"` + tt.method + `","params":` + tt.params + `}`)
 			code, reason, message := errorOf(t, got)
-			if status != 200 || code != -31403 || reason != "mcp_forbidden" || !strings.Contains(message, `"reader"`) || !strings.Contains(got, `"id":4`) {
+			if status != 200 || code != -31403 || reason != "mcp_forbidden" || !strings.Contains(message, `"reader"`) || !strings.Contains(message, "whoever runs the server") || !strings.Contains(got, `"id":4`) {
 				t.Errorf("%d %s", status, got)
 			}
 			if len(f.got) != before {

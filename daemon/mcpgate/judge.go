@@ -47,7 +47,7 @@ func (a *agent) judge(m *jsonrpc.Message) *refusal {
 	p := a.g.policy.Load()
 	for _, t := range targets {
 		if !p.allows(a.peer, m.Method, t) {
-			return refuse(event.MCPForbidden, jsonrpc.CodeRefused, http.StatusOK, "%s", a.forbidden(m, t))
+			return a.forbid(m, t, http.StatusOK)
 		}
 	}
 	t := targets[0]
@@ -64,16 +64,20 @@ func (a *agent) judge(m *jsonrpc.Message) *refusal {
 	return nil
 }
 
-// forbidden says in words what the policy does not allow.
-func (a *agent) forbidden(m *jsonrpc.Message, t target) string {
+// forbid refuses what the policy does not allow. The agent is also told that it is
+// no use to try again, and whom to ask.
+func (a *agent) forbid(m *jsonrpc.Message, t target, status int) *refusal {
 	who := "a client without a certificate"
 	if a.peer != nil {
 		who = fmt.Sprintf("%q", a.name)
 	}
+	what := fmt.Sprintf("the %s %q", t.kind, t.name)
 	if t.kind == aMethod {
-		return fmt.Sprintf("no rule lets %s use the method %s here", who, m.Method)
+		what = fmt.Sprintf("the method %s here", m.Method)
 	}
-	return fmt.Sprintf("no rule lets %s use the %s %q", who, t.kind, t.name)
+	r := refuse(event.MCPForbidden, jsonrpc.CodeRefused, status, "no rule lets %s use %s", who, what)
+	r.told = r.detail + "; whoever runs the server can add one"
+	return r
 }
 
 func mismatch(format string, args ...any) *refusal {
