@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,7 +43,7 @@ func (d *data) newFlags(cmd *cobra.Command) {
 	f.StringVar(&d.publicURL, "public-url", "", "https URL that others reach this Hub by; certificates name its CRL")
 }
 
-func (d *data) url() string {
+func (d *data) database() string {
 	if d.store != "" {
 		return d.store
 	}
@@ -52,25 +53,21 @@ func (d *data) url() string {
 // open opens the Hub's store and service. A Hub that is not there yet is made
 // only when create is set.
 func (d *data) open(ctx context.Context, log *slog.Logger, o service.Options, create bool) (*service.Service, *store.Store, error) {
-	if d.store == "" {
-		if create {
+	if err := d.exists(); err != nil && !create {
+		return nil, nil, err
+	}
+	if create {
+		if err := d.check(&o); err != nil {
+			return nil, nil, usage{err}
+		}
+		if d.store == "" {
 			if err := os.MkdirAll(d.dir, 0o700); err != nil {
 				return nil, nil, err
 			}
 		}
 	}
-	if err := d.exists(); err != nil && !create {
-		return nil, nil, err
-	}
-	if d.keyType != "" {
-		kind, err := ca.ParseKeyType(d.keyType)
-		if err != nil {
-			return nil, nil, usage{err}
-		}
-		o.KeyType = kind
-	}
 	o.Log, o.TrustDomain, o.PublicURL = log, d.trustDomain, d.publicURL
-	st, err := store.Open(ctx, d.url(), store.Options{Log: log})
+	st, err := store.Open(ctx, d.database(), store.Options{Log: log})
 	if errors.Is(err, store.ErrNewer) {
 		return nil, nil, hinted{err, "install that version again, or restore a backup from before it"}
 	} else if err != nil {
@@ -81,6 +78,24 @@ func (d *data) open(ctx context.Context, log *slog.Logger, o service.Options, cr
 		return nil, nil, errors.Join(err, st.Close())
 	}
 	return s, st, nil
+}
+
+// check looks at what counts for a Hub that is made now, before anything of it is.
+func (d *data) check(o *service.Options) (err error) {
+	if o.KeyType, err = ca.ParseKeyType(d.keyType); err != nil {
+		return err
+	}
+	if err := ca.CheckTrustDomain(d.trustDomain); err != nil {
+		return hinted{err, `--trust-domain is a name such as "prod.example"`}
+	}
+	if d.publicURL == "" {
+		return nil
+	}
+	u, err := url.Parse(d.publicURL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return hinted{fmt.Errorf("--public-url %q is not of the form https://HOST:PORT", d.publicURL), "every certificate will name it: it is where others reach this Hub"}
+	}
+	return nil
 }
 
 // exists says that there is no Hub where one should be.
@@ -160,7 +175,7 @@ it holds the CA's keys. A Hub on PostgreSQL is backed up with pg_dump.`,
 			if err := d.exists(); err != nil {
 				return err
 			}
-			st, err := store.Open(cmd.Context(), d.url(), store.Options{})
+			st, err := store.Open(cmd.Context(), d.database(), store.Options{})
 			if err != nil {
 				return err
 			}
@@ -194,7 +209,7 @@ again what matters to those that join later.`,
 		},
 	}
 	d.flags(cmd)
-	cmd.Flags().BoolVar(&force, "force", false, "replace a database that is there; it is kept as hub.db.before-restore")
+	cmd.Flags().BoolVar(&force, "force", false, "replace a database that is there; it is kept beside it, as hub.db.before-restore")
 	return cmd
 }
 
@@ -205,9 +220,7 @@ func (d *data) restore(ctx context.Context, from string, force bool) error {
 	}
 	defer lock.Close()
 	target := filepath.Join(d.dir, "hub.db")
-	_, err = os.Stat(target)
-	there := err == nil
-	if there && !force {
+	if _, err := os.Stat(target); err == nil && !force {
 		return hinted{fmt.Errorf("%s is there already", target), "--force replaces it"}
 	}
 	content, err := os.ReadFile(from)
@@ -228,16 +241,35 @@ func (d *data) restore(ctx context.Context, from string, force bool) error {
 		err = errors.Join(err, st.Close())
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s is no backup of a Hub: %w", from, err), os.Remove(part))
+		return errors.Join(fmt.Errorf("%s is no backup of a Hub: %w", from, err), os.Remove(part), os.Remove(part+".migrate"))
 	}
-	if there {
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			if err := os.Rename(target+suffix, target+".before-restore"+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+	if err := setAside(target); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(part, target), os.Remove(part+".migrate"))
+}
+
+// setAside moves a database away, to a name that nothing has. Its journal goes too,
+// also one that a restore left that was killed here: SQLite would take it for the
+// next database's.
+func setAside(database string) error {
+	there := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	aside, next := database+".before-restore", database+".before-restore"
+	for n := 2; there(next); n++ {
+		aside, next = next, fmt.Sprintf("%s.before-restore.%d", database, n)
+	}
+	if there(database) {
+		aside = next
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(database+suffix, aside+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
-	return os.Rename(part, target)
+	return nil
 }
 
 func newCA() *cobra.Command {
@@ -306,6 +338,9 @@ file holds the issuing CA's certificate first and those above it after it, the
 root last. The key file is read once and kept in the database.`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cert == "" || key == "" {
+				return usage{hinted{errors.New("--cert and --key are needed"), "name the files of the issuing CA with its chain, and of its key"}}
+			}
 			chain, err := pki.LoadBundle(cert)
 			if err != nil {
 				return err
@@ -325,10 +360,5 @@ root last. The key file is read once and kept in the database.`,
 	d.flags(cmd)
 	cmd.Flags().StringVar(&cert, "cert", "", "PEM file: the issuing CA and its chain up to the root")
 	cmd.Flags().StringVar(&key, "key", "", "PEM file: the issuing CA's private key")
-	for _, name := range []string{"cert", "key"} {
-		if err := cmd.MarkFlagRequired(name); err != nil { // the flag is two lines up
-			panic(err)
-		}
-	}
 	return cmd
 }

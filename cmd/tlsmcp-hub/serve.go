@@ -72,12 +72,15 @@ that systemd passes takes the place of --listen or --socket.`,
 func (v *serving) run(ctx context.Context, stderr io.Writer) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(v.level)); err != nil {
-		return usage{fmt.Errorf("log level %q is not known", v.level)}
+		return usage{hinted{fmt.Errorf("log level %q is not known", v.level), "debug, info, warn or error"}}
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
 	keep, err := config.ParseDuration(v.keep)
 	if err != nil {
-		return usage{fmt.Errorf("--keep-events %q %w", v.keep, err)}
+		return usage{hinted{fmt.Errorf("--keep-events %q %w", v.keep, err), `write it like "24h" or "30d"`}}
+	}
+	if err := v.check(new(service.Options)); err != nil {
+		return usage{err}
 	}
 	if v.store == "" {
 		lock, err := v.lock()
@@ -102,7 +105,7 @@ func (v *serving) run(ctx context.Context, stderr io.Writer) error {
 	for _, l := range append(o.TCP, o.Unix...) {
 		log.Info("listening", event.KeyAddress, l.Addr().String())
 	}
-	log.Info("Hub is ready", event.KeyDetail, "trust domain "+s.TrustDomain(), event.KeyURL, store.Shown(v.url()))
+	log.Info("Hub is ready", event.KeyDetail, "trust domain "+s.TrustDomain(), event.KeyURL, store.Shown(v.database()))
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told", event.KeyError, err)
 	}
@@ -130,7 +133,7 @@ func (v *serving) listeners(o *hub.Options) error {
 		for _, address := range v.listen {
 			l, err := net.Listen("tcp", address)
 			if err != nil {
-				return err
+				return hinted{err, "--listen takes HOST:PORT, of this host and not taken"}
 			}
 			o.TCP = append(o.TCP, l)
 		}
@@ -192,11 +195,20 @@ func (v *serving) listenHosts() []string {
 // on this host has nobody in it.
 func (v *serving) local(log *slog.Logger) service.Local {
 	l := service.Local{Own: uint32(os.Getuid())}
+	// The groups and the user of the package need not be there; a name that
+	// somebody gave should.
+	missing := func(what, name string) {
+		level := slog.LevelWarn
+		if name == "tlsmcp" || name == "tlsmcp-view" {
+			level = slog.LevelDebug
+		}
+		log.Log(context.Background(), level, "no such "+what, event.KeyDetail, name)
+	}
 	group := func(names []string) (ids []uint32) {
 		for _, name := range names {
 			g, err := user.LookupGroup(name)
 			if err != nil {
-				log.Debug("no such group", event.KeyDetail, name)
+				missing("group", name)
 				continue
 			}
 			if id, err := strconv.ParseUint(g.Gid, 10, 32); err == nil {
@@ -209,7 +221,7 @@ func (v *serving) local(log *slog.Logger) service.Local {
 	for _, name := range v.nodes {
 		u, err := user.Lookup(name)
 		if err != nil {
-			log.Debug("no such user", event.KeyDetail, name)
+			missing("user", name)
 			continue
 		}
 		if id, err := strconv.ParseUint(u.Uid, 10, 32); err == nil {
