@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -116,6 +117,7 @@ func TestWhatIsTooMuchIsRefusedInWords(t *testing.T) {
 		code               string
 	}{
 		"a body over the limit": {"POST", "/api/v1/events", `{"dropped":` + strings.Repeat(" ", rest.MaxBody) + `1}`, http.StatusRequestEntityTooLarge, ""},
+		"a call over the limit": {"POST", "/tlsmcp.hub.v1.HubService/ReportEvents", `{"dropped":` + strings.Repeat(" ", rest.MaxBody) + `1}`, http.StatusTooManyRequests, "resource_exhausted"},
 		"no JSON":               {"POST", "/api/v1/certs/issue", `{`, http.StatusBadRequest, ""},
 		"a field not known":     {"POST", "/api/v1/certs/issue", `{"kind":"x"}`, http.StatusBadRequest, ""},
 		"no such path":          {"GET", "/api/v1/nothing", ``, http.StatusNotFound, "no_such_path"},
@@ -133,9 +135,21 @@ func TestWhatIsTooMuchIsRefusedInWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var p struct{ Code, Detail string }
-		err = json.NewDecoder(res.Body).Decode(&p)
+		var p struct{ Code, Detail, Hint, Message string }
+		raw, err := io.ReadAll(res.Body)
 		res.Body.Close()
+		if err == nil {
+			err = json.Unmarshal(raw, &p)
+		}
+		if test.status == http.StatusTooManyRequests { // Connect's word for it, and its form of an error
+			if p.Code != test.code || !strings.Contains(p.Message, strconv.Itoa(rest.MaxBody)) || !strings.Contains(string(raw), `"hint":"send less at a time`) {
+				t.Errorf("%s: %s", name, raw)
+			}
+			continue
+		}
+		if strings.Contains(name, "limit") && !strings.Contains(p.Hint, strconv.Itoa(rest.MaxBody)) {
+			t.Errorf("%s: the hint is %q", name, p.Hint)
+		}
 		if err != nil || res.StatusCode != test.status || test.code != "" && p.Code != test.code || p.Detail == "" ||
 			res.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: %s, %+v, %v", name, res.Status, p, err)

@@ -31,6 +31,12 @@ import (
 // events 400.
 const MaxBody = 4 << 20
 
+// TooLarge refuses a body over that.
+func TooLarge() error {
+	return problem.New(problem.TooLarge, "body_too_large", fmt.Sprintf("send less at a time: a body may have %d bytes", MaxBody),
+		"the body is over %d bytes", MaxBody)
+}
+
 // Route is one method of one path.
 type Route struct {
 	Method, Path string
@@ -207,7 +213,7 @@ func readBody(w http.ResponseWriter, r *http.Request, m proto.Message) error {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return problem.New(problem.TooLarge, "body_too_large", "send less at a time", "the body is over %d bytes", MaxBody)
+		return TooLarge()
 	case err != nil:
 		return invalid("bad_body", "the body could not be read: %v", err)
 	case len(body) == 0:
@@ -222,7 +228,7 @@ func readBody(w http.ResponseWriter, r *http.Request, m proto.Message) error {
 	if err := hubjson.Unmarshal(body, m); err != nil {
 		// protojson varies its spaces so that nobody relies on its texts.
 		text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
-		return invalid("bad_body", "the body does not fit: %s", text)
+		return problem.New(problem.Invalid, "bad_body", "/openapi.json says what it may hold", "the body does not fit: %s", text)
 	}
 	return nil
 }

@@ -258,7 +258,7 @@ func authorize(ctx context.Context, do action, service string) (Actor, error) {
 			return a, problem.New(problem.Forbidden, "role_forbidden", "a person's token can, or root on the Hub's host",
 				"a sidecar may not %s", do.what)
 		case service != a.ServiceID:
-			return a, problem.New(problem.Forbidden, "not_own_service", "",
+			return a, problem.New(problem.Forbidden, "not_own_service", "a person's token can, or root on the Hub's host",
 				"the sidecar of %q may not %s of %s", a.ServiceID, do.what, shown(service))
 		}
 		return a, nil
@@ -268,7 +268,7 @@ func authorize(ctx context.Context, do action, service string) (Actor, error) {
 			"%s has the role %s and may not %s", a.Name, a.Role, do.what)
 	}
 	if !a.covers(service) {
-		return a, problem.New(problem.Forbidden, "out_of_scope", "",
+		return a, problem.New(problem.Forbidden, "out_of_scope", "use a token whose scope covers it",
 			"%s is for services like %q and may not %s of %s", a.Name, a.Scope, do.what, shown(service))
 	}
 	return a, nil

@@ -184,7 +184,7 @@ func (s *Service) askedNames(l *ca.Leaf, csr *x509.CertificateRequest, p *hubv1.
 // labels.
 func isHostName(s string) bool {
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.Contains(label, "_") || label[0] == '-' || label[len(label)-1] == '-' {
+		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || label[0] == '-' || label[len(label)-1] == '-' {
 			return false
 		}
 	}
@@ -285,11 +285,21 @@ func (s *Service) find(ctx context.Context, id string) (store.Certificate, error
 	if a := actorOf(ctx); a.Role == Nobody {
 		return store.Certificate{}, a.nobody()
 	}
-	c, err := s.store.Certificate(ctx, id)
+	c, err := s.store.Certificate(ctx, plainSerial(id))
 	if err != nil {
 		return c, storeError(err, "certificate "+id)
 	}
 	return c, nil
+}
+
+// plainSerial writes a serial number as the store has it: openssl and browsers
+// write them in upper case, with colons and a leading zero. An id stays as it is.
+func plainSerial(id string) string {
+	plain := strings.TrimLeft(strings.TrimPrefix(strings.ToLower(strings.ReplaceAll(id, ":", "")), "0x"), "0")
+	if plain == "" || strings.Trim(plain, "0123456789abcdef") != "" {
+		return id
+	}
+	return plain
 }
 
 // GetCertificate gives one certificate.
@@ -309,6 +319,11 @@ func (s *Service) ListCertificates(ctx context.Context, r *hubv1.ListCertificate
 	actor, size, err := listingPage(ctx, r.GetServiceId(), r.GetPageSize())
 	if err != nil {
 		return nil, err
+	}
+	switch ca.Type(r.GetType()) {
+	case "", ca.Server, ca.Client, ca.Agent, ca.Node:
+	default:
+		return nil, problem.New(problem.Invalid, "bad_parameter", "", "type %q is not known: it is server, client, agent or node", r.GetType())
 	}
 	now := s.now()
 	f := store.CertificateFilter{ServiceID: r.GetServiceId(), Type: r.GetType(), Status: r.GetStatus(), Identity: r.GetIdentity(),

@@ -141,7 +141,7 @@ func (s *Service) PutPolicy(ctx context.Context, r *hubv1.PutPolicyRequest) (*hu
 	row.Version, err = s.store.PutPolicy(ctx, row, r.GetBaseVersion(), r.GetForce())
 	if errors.Is(err, store.ErrConflict) {
 		return nil, &problem.Error{Class: problem.Conflict, Code: "policy_changed", Detail: err.Error(), Err: err,
-			Hint: "read it again, and put the change into that version; or force it"}
+			Hint: "read it again, and put the change into that version"}
 	}
 	if err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func checkPolicy(p *hubv1.Policy) error {
 	}
 	for _, name := range p.GetDnsNames() {
 		if !isHostName(strings.TrimPrefix(name, "*.")) {
-			wrong(`dns_names: %q is no host name, nor one with a leading "*."`, name)
+			wrong(`dns_names: %q is no host name, nor one with "*." before it`, name)
 		}
 	}
 	for _, a := range p.GetIpAddresses() {

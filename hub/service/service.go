@@ -223,8 +223,11 @@ func duration(field, text string, absent time.Duration) (time.Duration, error) {
 		return absent, nil
 	}
 	d, err := config.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, problem.New(problem.Invalid, "bad_duration", `write it like "24h" or "30d"`, "%s %q is not a duration", field, text)
+	if err == nil && d <= 0 {
+		err = errors.New("is no time at all")
+	}
+	if err != nil {
+		return 0, problem.New(problem.Invalid, "bad_duration", `write it like "24h" or "30d"`, "%s %q %s", field, text, err)
 	}
 	return time.Duration(d), nil
 }
@@ -235,9 +238,23 @@ func pageSize(n int32) (int, error) {
 	case n == 0:
 		return 100, nil
 	case n < 0 || n > 1000:
-		return 0, problem.New(problem.Invalid, "bad_page_size", "", "page_size %d is not between 1 and 1000", n)
+		return 0, problem.New(problem.Invalid, "bad_page_size", "next_page_token leads to the rest", "page_size %d is not between 1 and 1000", n)
 	}
 	return int(n), nil
+}
+
+// whereListed is the way out when there is no such thing.
+func whereListed(what string) string {
+	kind, _, _ := strings.Cut(what, " ")
+	switch kind {
+	case "certificate":
+		return "tlsmcp cert list shows those that there are"
+	case "node":
+		return "tlsmcp hub fleet shows those that there are"
+	case "token", "webhook":
+		return "tlsmcp hub " + kind + " list shows those that there are"
+	}
+	return ""
 }
 
 // storeError says in the caller's words what the store refused.
@@ -246,7 +263,7 @@ func storeError(err error, what string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrNotFound):
-		return &problem.Error{Class: problem.NotFound, Code: "not_found", Detail: "there is no " + what, Err: err}
+		return &problem.Error{Class: problem.NotFound, Code: "not_found", Detail: "there is no " + what, Hint: whereListed(what), Err: err}
 	case errors.Is(err, store.ErrBlocked):
 		return &problem.Error{Class: problem.Forbidden, Code: "name_revoked", Detail: err.Error(), Err: err,
 			Hint: "tlsmcp cert lift lets the name be used again"}

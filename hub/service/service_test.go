@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -321,10 +322,33 @@ func TestWhatMayBeIssued(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, code(err), test.want)
 		}
 	}
+	for name, bad := range map[string]*hubv1.Policy{
+		"a host that is none":          {DnsNames: []string{"a b"}},
+		"a wildcard for every host":    {DnsNames: []string{"*"}},
+		"a wildcard in the middle":     {DnsNames: []string{"a.*.example"}},
+		"an address that is none":      {IpAddresses: []string{"many"}},
+		"a lifetime over its own most": {MaxTtl: "1h", DefaultTtl: "2h"},
+	} {
+		bad.ServiceId = "bad"
+		if _, err := c.PutPolicy(ctx, &hubv1.PutPolicyRequest{Policy: bad}); code(err) != "bad_policy" {
+			t.Errorf("a policy with %s: %s", name, code(err))
+		}
+	}
+	if _, err := c.ListCertificates(ctx, &hubv1.ListCertificatesRequest{Type: "root"}); code(err) != "bad_parameter" {
+		t.Errorf("a list of a type that is not known: %s", code(err))
+	}
 	// Renewal keeps the names, and does not give what the policy took back.
 	old, err := issue(t, c, "server", "web", "web.example")
 	if err != nil {
 		t.Fatal(err)
+	}
+	padded := old.GetSerial()
+	if len(padded)%2 == 1 {
+		padded = "0" + padded
+	}
+	colons := strings.ToUpper(strings.TrimPrefix(regexp.MustCompile("..").ReplaceAllString(padded, ":$0"), ":"))
+	if got, err := c.GetCertificate(ctx, &hubv1.GetCertificateRequest{Id: colons}); err != nil || got.GetId() != old.GetId() {
+		t.Errorf("the serial number as openssl writes it, %s: %v", colons, err)
 	}
 	renewed, err := c.RenewCertificate(ctx, &hubv1.RenewCertificateRequest{Id: old.GetSerial(), Csr: csr(t, "bank.example")})
 	if err != nil || !slices.Equal(renewed.GetDnsNames(), old.GetDnsNames()) || renewed.GetRenewedFrom() != old.GetId() {

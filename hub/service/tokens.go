@@ -26,6 +26,9 @@ func (s *Service) CreateToken(ctx context.Context, r *hubv1.CreateTokenRequest) 
 	usual, longest, do := bearerLife, maxBearer, administrate
 	switch kind {
 	case jointoken.Bearer:
+		if r.GetRole() == "" {
+			return nil, problem.New(problem.Invalid, "bad_role", "a join token needs none, but a service", "a bearer token needs a role: viewer, operator or admin")
+		}
 		if _, ok := parseRole(r.GetRole()); !ok {
 			return nil, problem.New(problem.Invalid, "bad_role", "", "role %q is not known: it is viewer, operator or admin", r.GetRole())
 		}
