@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,11 +87,17 @@ func newAuditTail(s stdio) *cobra.Command {
 	cmd := &cobra.Command{Use: "tail", Short: "Show the last entries, and with -f what comes", Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			after, before, err := sp.times(cmd)
-			if err != nil {
-				return err
+			if err == nil {
+				err = knownKinds(cmd, r.GetKind())
 			}
-			r.After, r.Before, r.PageSize = stampOrNil(after), stampOrNil(before), count
-			t := tailer{s: s, d: d, paint: painter(colours(s.out)), width: widthOf(s.out)}
+			switch {
+			case err != nil:
+				return err
+			case count > 1000 || count == 0 && !follow:
+				return usageError(cmd, "--lines %d: it shows 1 to 1000; tlsmcp audit export writes all", count)
+			}
+			r.After, r.Before, r.PageSize = stampOrNil(after), stampOrNil(before), max(count, 1)
+			t := tailer{s: s, d: d, paint: painter(colours(s.out)), width: widthOf(s.out), quiet: count == 0}
 			if err := t.last(cmd.Context(), r); err != nil || !follow {
 				return err
 			}
@@ -99,12 +106,22 @@ func newAuditTail(s stdio) *cobra.Command {
 	d.flags(cmd)
 	sp.flags(cmd)
 	f := cmd.Flags()
-	f.Uint32VarP(&count, "lines", "n", 20, "how many `N`, at most 1000")
+	f.Uint32VarP(&count, "lines", "n", 20, "how many `N`, at most 1000; 0 with -f: only what comes")
 	f.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	f.StringVar(&r.Identity, "identity", "", "only of this identity")
 	f.StringVar(&r.Kind, "kind", "", "only this kind: accepted, refused, closed, control, revocation …")
 	f.StringVar(&r.Outcome, "outcome", "", "only with this outcome, such as revoked")
 	return cmd
+}
+
+// knownKinds refuses a kind of event that there is not: it would never come.
+func knownKinds(cmd *cobra.Command, kinds ...string) error {
+	for _, k := range kinds {
+		if k != "" && !slices.Contains(audit.Kinds(), k) {
+			return usageError(cmd, "--kind %q is not known: it is one of %s", k, strings.Join(audit.Kinds(), ", "))
+		}
+	}
+	return nil
 }
 
 // tailer prints entries.
@@ -114,6 +131,7 @@ type tailer struct {
 	paint painter
 	width int    // of the terminal; 0: none
 	at    uint64 // the last entry that was seen
+	quiet bool   // what was before is not shown
 }
 
 func (t *tailer) last(ctx context.Context, r *controlv1.SearchAuditRequest) error {
@@ -122,6 +140,10 @@ func (t *tailer) last(ctx context.Context, r *controlv1.SearchAuditRequest) erro
 		return err
 	}
 	for i := len(found.GetEvents()) - 1; i >= 0; i-- { // it comes newest first
+		if t.quiet {
+			t.at = found.GetEvents()[i].GetSequence()
+			continue
+		}
 		if err := t.print(found.GetEvents()[i]); err != nil {
 			return err
 		}
@@ -283,7 +305,7 @@ func printReport(s stdio, d *daemonConn, r *audit.Report) error {
 		raw, err := json.MarshalIndent(struct {
 			OK bool `json:"ok"`
 			*audit.Report
-		}{r.OK(), r}, "", "  ")
+		}{r.OK() && r.Entries > 0, r}, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -291,8 +313,11 @@ func printReport(s stdio, d *daemonConn, r *audit.Report) error {
 	} else {
 		paint := painter(colours(s.out))
 		state := paint.good("✓ the log is whole")
-		if !r.OK() {
+		switch {
+		case !r.OK():
 			state = paint.bad("× " + text.Plural(len(r.Faults)+r.More, "fault"))
+		case r.Entries == 0:
+			state = paint.bad("× there is nothing in the log")
 		}
 		fmt.Fprintf(s.out, "%s: %s, %d to %d, log %s\n", state, text.Plural(r.Entries, "entry"), r.First, r.Last, r.Log)
 		if r.Files > 0 && r.FirstTime != "" {
@@ -312,8 +337,11 @@ func printReport(s stdio, d *daemonConn, r *audit.Report) error {
 			fmt.Fprintf(s.out, "  and %d more\n", r.More)
 		}
 	}
-	if !r.OK() {
+	switch {
+	case !r.OK():
 		return &failure{code: exitRefused}
+	case r.Entries == 0:
+		return &failure{exitRefused, errors.New("the log is empty: it was just made, or somebody emptied it"), "tlsmcp audit verify --hub-checkpoints knows what was in it"}
 	}
 	return nil
 }

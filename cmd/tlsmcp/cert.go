@@ -146,6 +146,8 @@ func (t *target) name(cmd *cobra.Command) (kind, name string, err error) {
 		}
 	}
 	switch {
+	case n != 1 && cmd.Flags().Lookup("id") == nil:
+		return "", "", usageError(cmd, "say one of --identity and --service")
 	case n != 1:
 		return "", "", usageError(cmd, "say one of --id, --identity and --service")
 	case t.identity != "":
@@ -222,25 +224,36 @@ revoked.`,
 // reportRevocation tells what was done and, with wait, how far it has spread.
 func reportRevocation(ctx context.Context, s stdio, h *hubConn, done *hubv1.Revocation, wait bool) error {
 	var p *hubv1.RevocationProgress
-	if wait {
-		var err error
-		if p, err = await(ctx, h, done.GetSequence()); err != nil {
-			return err
-		}
-	}
+	var err error
 	if h.json {
-		return printRevocationJSON(s, done, p)
+		if wait {
+			p, err = await(ctx, h, done.GetSequence())
+		}
+		return errors.Join(printRevocationJSON(s, done, p), err) // what was done is told, however the waiting ends
 	}
 	what := "revoked " + text.Plural(done.GetCertificates(), "certificate")
 	if done.GetAlready() {
 		what = "it was revoked already, " + when(done.GetRevokedAt())
 	}
 	fmt.Fprintf(s.out, "%s (log entry %d)\n", what, done.GetSequence())
-	if p != nil {
-		fmt.Fprintf(s.out, "applied by %d of %s, %s after it was revoked; %s cut\n",
-			p.GetApplied(), text.Plural(p.GetConnected(), "connected sidecar"), spread(done), text.Plural(p.GetCut(), "connection"))
+	if done.GetName() != "" && done.GetCertificates() == 0 && !done.GetAlready() {
+		fmt.Fprintf(s.err, "tlsmcp: no certificate has the name %q that was not revoked; is it spelled right?\n", done.GetName())
 	}
-	return nil
+	if done.GetName() != "" {
+		fmt.Fprintf(s.out, "none is issued of that name until tlsmcp cert lift --%s %s\n", done.GetKind(), done.GetName())
+	}
+	if !wait {
+		return nil
+	}
+	if p, err = await(ctx, h, done.GetSequence()); err != nil {
+		return err
+	}
+	after := ""
+	if !done.GetAlready() {
+		after = ", " + spread(done).String() + " after it was revoked"
+	}
+	_, err = fmt.Fprintf(s.out, "applied by %d of %s%s; %s cut\n", p.GetApplied(), text.Plural(p.GetConnected(), "connected sidecar"), after, text.Plural(p.GetCut(), "connection"))
+	return err
 }
 
 // await follows how a revocation spreads until it is everywhere.

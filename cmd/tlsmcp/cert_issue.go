@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -37,7 +38,13 @@ printed.`,
 				return usageError(cmd, "--service is missing: whose certificate is it?")
 			}
 			if csrFile != "" {
+				if cmd.Flags().Changed("out") || len(hosts) > 0 {
+					return usageError(cmd, "--csr goes without --out and --host: the chain is printed, and the request names the hosts")
+				}
 				return issueForCSR(cmd, s, h, r, csrFile)
+			}
+			if info, err := os.Stat(out); err == nil && !info.IsDir() {
+				return &failure{exitUsage, fmt.Errorf("%s is no directory", out), "--out names the directory for the files"}
 			}
 			files := pki.FilesIn(out, r.GetServiceId())
 			if taken := files.Taken(); taken != "" && !force {
@@ -64,13 +71,13 @@ printed.`,
 	f.StringVar(&r.Ttl, "ttl", "", `how long it is good, such as "24h" or "30d" (default: the policy's)`)
 	f.StringVar(&out, "out", ".", "directory for the files")
 	f.StringSliceVar(&hosts, "host", nil, "host name or address that a server certificate names; the policy must allow it")
-	f.StringVar(&csrFile, "csr", "", "certificate signing request in PEM, for a key that is elsewhere")
+	f.StringVar(&csrFile, "csr", "", "certificate signing request in PEM, for a key that is elsewhere; - is the standard input")
 	f.BoolVar(&force, "force", false, "replace files that are there")
 	return cmd
 }
 
 func issueForCSR(cmd *cobra.Command, s stdio, h *hubConn, r *hubv1.IssueCertificateRequest, file string) error {
-	raw, err := os.ReadFile(file)
+	raw, err := readFile(s.in, file)
 	if err != nil {
 		return &failure{exitUsage, err, "--csr names a certificate signing request in PEM"}
 	}
@@ -83,6 +90,14 @@ func issueForCSR(cmd *cobra.Command, s stdio, h *hubConn, r *hubv1.IssueCertific
 		_, err := fmt.Fprint(s.out, c.GetChain())
 		return err
 	})
+}
+
+// readFile reads a file, or in for "-".
+func readFile(in io.Reader, file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(io.LimitReader(in, 1<<20))
+	}
+	return os.ReadFile(file)
 }
 
 // issueFiles makes a key, has the Hub sign a certificate for it, and writes both.

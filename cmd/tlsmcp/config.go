@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
+	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/text"
 )
@@ -63,12 +66,26 @@ Exit codes: 0 valid, 1 faults, 2 the file cannot be read.`,
 
 // newConfigShow is `tlsmcp config show`.
 func newConfigShow(s stdio) *cobra.Command {
-	var asJSON bool
+	d := new(daemonConn)
+	var running bool
 	cmd := &cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Show the configuration in effect: defaults filled in, secrets redacted",
-		Args:  atMost(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Long: `show writes out what a configuration says, with every default, as TOML or JSON.
+FILE is ` + defaultConfig + ` unless named; - is the standard input (TOML).
+
+With --running it is what the sidecar runs with: what it read last, and not what
+the file says since, or says wrongly. --socket and --instance mean the same.`,
+		Example: `  tlsmcp config show
+  tlsmcp config show > file.toml; tlsmcp config show --running | diff file.toml -`,
+		Args: atMost(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if running || cmd.Flags().Changed("socket") || cmd.Flags().Changed("instance") {
+				if len(args) > 0 {
+					return usageError(cmd, "--running asks the sidecar, and goes without a file")
+				}
+				return showRunning(cmd.Context(), s, d)
+			}
 			file := fileArgument(args)
 			c, err := loadConfig(s.in, file)
 			if faults, ok := errors.AsType[config.Faults](err); ok {
@@ -77,15 +94,37 @@ func newConfigShow(s stdio) *cobra.Command {
 			if err != nil {
 				return unreadable(err)
 			}
-			format := "toml"
-			if asJSON {
-				format = "json"
-			}
-			return c.Show(s.out, format)
+			return showConfig(s, d, c)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	d.flags(cmd)
+	cmd.Flags().BoolVar(&running, "running", false, "what the sidecar runs with, instead of what a file says")
 	return cmd
+}
+
+func showConfig(s stdio, d *daemonConn, c *config.Config) error {
+	if d.json {
+		return c.Show(s.out, "json")
+	}
+	return c.Show(s.out, "toml")
+}
+
+// showRunning shows the configuration in force. What the daemon gives is a file with
+// every key, which this program's version of the format must be able to read.
+func showRunning(ctx context.Context, s stdio, d *daemonConn) error {
+	r, err := ask(ctx, d, (*controlclient.Client).GetConfig, &controlv1.GetConfigRequest{})
+	if err != nil {
+		return err
+	}
+	c, err := config.Parse("the configuration in force", []byte(r.GetToml()))
+	if err != nil {
+		if d.json {
+			return &failure{exitRefused, fmt.Errorf("a sidecar of another version: %w", err), "without --json it is shown as it is"}
+		}
+		_, err = io.WriteString(s.out, r.GetToml())
+		return err
+	}
+	return showConfig(s, d, c)
 }
 
 // fileArgument is the file that a command is about.

@@ -257,11 +257,7 @@ func newHubPolicy(s stdio, h *hubConn) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		out, err := hubjson.MarshalIndent(p)
-		if err == nil {
-			_, err = fmt.Fprintf(s.out, "%s\n", out)
-		}
-		return err
+		return printJSON(s, p)
 	}}
 	cmd.AddCommand(list, get, newHubPolicySet(s, h))
 	return group(cmd)
@@ -302,20 +298,27 @@ func newHubPolicySet(s stdio, h *hubConn) *cobra.Command {
 				if err := hubjson.Unmarshal(raw, p); err != nil {
 					return &failure{exitUsage, fmt.Errorf("%s: %w", file, err), "tlsmcp hub policy get shows the form"}
 				}
+				if id := p.GetServiceId(); id != "" && id != args[0] {
+					return usageError(cmd, "%s is the policy of %q", file, id)
+				}
 				base, p.ServiceId = p.GetVersion(), args[0]
 			}
 			if p.AllowedCallers == nil {
 				p.AllowedCallers = new(hubv1.CallerRules)
 			}
-			changed := cmd.Flags().Changed
+			some := file != ""
 			for flag, set := range map[string]func(){
 				"allow": func() { p.AllowedCallers.Services = services }, "allow-uri": func() { p.AllowedCallers.Uris = uris },
 				"allow-all": func() { p.AllowedCallers.All = all }, "default-ttl": func() { p.DefaultTtl = usual }, "max-ttl": func() { p.MaxTtl = longest },
 				"dns-name": func() { p.DnsNames = dns }, "ip-address": func() { p.IpAddresses = ips }, "tier": func() { p.Tier = tier },
 			} {
-				if changed(flag) {
+				if cmd.Flags().Changed(flag) {
 					set()
+					some = true
 				}
+			}
+			if !some {
+				return usageError(cmd, "say what to change")
 			}
 			done, err := call(cmd.Context(), h, (*hubclient.Client).PutPolicy, &hubv1.PutPolicyRequest{Policy: p, BaseVersion: base})
 			if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/hubtrust"
 	"cyphers.ai/tlsmcp/pkg/jointoken"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/text"
@@ -141,11 +142,16 @@ func (h *hubConn) explain(err error) error {
 		return &failure{exitRefused, errors.New(p.GetDetail()), p.GetHint()}
 	}
 	if hubclient.Unreachable(err) {
-		where, hint := h.url, "is tlsmcp-hub running there, and is the port open?"
-		if where == "" {
-			where, hint = cmp.Or(h.socket, "the sidecar's Hub"), hubHint(h.socket)
+		where, hint := "the Hub at "+h.url, "is tlsmcp-hub running there, and is the port open?"
+		switch {
+		case h.url != "" && errors.Is(err, hubtrust.ErrOtherRoot):
+			hint = "check --hub; a token is good at the Hub that made it only"
+		case h.url == "" && h.socket != "":
+			where, hint = "the Hub at "+h.socket, hubHint(h.socket)
+		case h.url == "":
+			where, hint = "the sidecar's Hub", hubHint("")
 		}
-		return &failure{exitUnreachable, fmt.Errorf("the Hub at %s does not answer: %w", where, hubclient.Explain(err)), hint}
+		return &failure{exitUnreachable, fmt.Errorf("%s does not answer: %w", where, hubclient.Explain(err)), hint}
 	}
 	return &failure{exitRefused, hubclient.Explain(err), ""}
 }
@@ -207,6 +213,9 @@ func when(t *timestamppb.Timestamp) string {
 // left writes how long something is good still.
 func left(t *timestamppb.Timestamp) string {
 	d := time.Until(t.AsTime())
+	if d > time.Hour {
+		d = d.Round(time.Minute) // what was just issued for a day has a day left
+	}
 	switch {
 	case d < 0:
 		return "over"

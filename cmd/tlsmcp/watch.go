@@ -28,6 +28,9 @@ a JSON object. A reader that is too slow misses events, and is told how many; th
 sidecar never waits for it. When the daemon goes away watch waits for it and goes
 on where it was.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := knownKinds(cmd, r.GetKinds()...); err != nil {
+				return err
+			}
 			if mcp {
 				r.Kinds = append(r.Kinds, "mcp")
 			}

@@ -54,6 +54,16 @@ const (
 	Stopped    Kind = "stopped"
 )
 
+// Kinds are all of them, for whoever asks for one.
+func Kinds() []string {
+	var names []string
+	for _, k := range []Kind{Accepted, Refused, Closed, Revocation, Certificate, Reload, Policy, Control, MCP, Hub,
+		Checkpoint, Recovered, Removed, Lost, Started, Stopped} {
+		names = append(names, string(k))
+	}
+	return names
+}
+
 // Record is one entry. What does not apply is empty and left out of the line.
 // The order of the fields is the order in the line; sequence, prev, time and kind
 // come first.

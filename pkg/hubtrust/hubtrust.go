@@ -33,6 +33,9 @@ const (
 // RootHash names a root certificate: SHA-256 of its DER.
 func RootHash(root *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(root.Raw) }
 
+// ErrOtherRoot is for a Hub that is not the one that a token is from.
+var ErrOtherRoot = errors.New("the Hub's root is not the one that the token names: this is another Hub, or somebody in its place")
+
 // FindRoot finds the root with a hash among certificates, which is how one who
 // has only a token comes to trust: a Hub sends its root at the end of its
 // chain.
@@ -42,7 +45,7 @@ func FindRoot(hash [sha256.Size]byte, among []*x509.Certificate) (*x509.Certific
 			return c, nil
 		}
 	}
-	return nil, errors.New("the Hub's root is not the one that the token names: this is another Hub, or somebody in its place")
+	return nil, ErrOtherRoot
 }
 
 // VerifyServer checks that who answers is the Hub under one of the roots. chain
