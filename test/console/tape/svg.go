@@ -39,11 +39,12 @@ func svg(frames []frame) string {
 			if ansi.Strip(line) == "" {
 				continue
 			}
-			n, ok := known[line]
+			drawn := drawLine(line)
+			n, ok := known[drawn]
 			if !ok {
 				n = len(known)
-				known[line] = n
-				fmt.Fprintf(&defs, `<g id="l%d">%s</g>`, n, drawLine(line))
+				known[drawn] = n
+				fmt.Fprintf(&defs, `<g id="l%d">%s</g>`, n, drawn)
 			}
 			fmt.Fprintf(&film, `<use href="#l%d" y="%.1f"/>`, n, float64(y)*cellHeight)
 		}
