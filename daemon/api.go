@@ -67,7 +67,7 @@ func (a *api) GetStatus(ctx context.Context, _ *controlv1.GetStatusRequest) (*co
 		s.Checks = append(s.Checks, &controlv1.Check{Name: c.Name, Ok: c.OK, Required: c.Required, Detail: c.Detail, Since: hub.Stamp(c.Since)})
 		s.Ready = s.GetReady() && (c.OK || !c.Required)
 	}
-	s.Fips = fipsModule(fips.Current())
+	d.fipsStatus(s, fips.Current())
 	for _, l := range d.Addresses() {
 		s.Listeners = append(s.Listeners, l.String())
 	}

@@ -37,6 +37,7 @@ type measuring struct {
 func (d *Daemon) measure(ctx context.Context) score.Facts {
 	m := &measuring{d: d, cfg: d.config(), at: d.now().UTC()}
 	m.facts = score.Facts{SchemaVersion: score.FactsSchema, Service: m.cfg.ServiceID, Unmeasured: map[string]string{}}
+	m.module()
 	m.ownListener(ctx)
 	m.certificate()
 	m.clients()

@@ -2,13 +2,14 @@ package daemon
 
 import (
 	"context"
-	"crypto/fips140"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"cyphers.ai/tlsmcp/pkg/fips"
 	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
@@ -16,6 +17,7 @@ import (
 // negotiated is what came of handshakes with the daemon's own listener.
 type negotiated struct {
 	versions []score.Version
+	suites   []string
 	groups   []string
 	best     tls.CurveID // what a client gets that offers everything
 }
@@ -23,16 +25,10 @@ type negotiated struct {
 // handshakesWithin bounds all the handshakes of one look.
 const handshakesWithin = 5 * time.Second
 
-// groupsTried are the groups that crypto/tls knows, one of which each hello
-// offers alone.
-func groupsTried() []tls.CurveID {
-	return []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
-}
-
 func isHybrid(group string) bool { return strings.Contains(group, "MLKEM") }
 
-// ownListener shakes hands with the daemon's own listener, as a client does that
-// offers one thing at a time.
+// ownListener finds out what the daemon's own listener negotiates. What it is set
+// to is one thing, and what a stranger gets who offers everything another.
 func (m *measuring) ownListener(ctx context.Context) {
 	names := []string{"versions", "suites", "groups", "early_data", "resumption", "post_quantum"}
 	if m.d.keys.Current() == nil {
@@ -52,26 +48,22 @@ func (m *measuring) ownListener(ctx context.Context) {
 	}
 	n := fact.Value
 	m.facts.Versions = taken(fact.MeasuredAt, n.versions, "handshakes with the own listener, one of which offers no more than TLS 1.2")
-	m.facts.Groups = taken(fact.MeasuredAt, n.groups, "hellos to the own listener, each of which offers one group")
+	m.facts.Suites = taken(fact.MeasuredAt, n.suites, "offered all to the own listener, without what was chosen before")
+	m.facts.Groups = taken(fact.MeasuredAt, n.groups, "offered all to the own listener, without what was chosen before")
 	m.facts.PostQuantum = taken(fact.MeasuredAt, score.PostQuantum{Group: n.best.String(), Hybrid: isHybrid(n.best.String())}, "a handshake with the own listener that offers every group")
-	m.facts.Suites = taken(m.at, suites(n.versions), "those that the TLS library speaks in these versions")
 	m.facts.EarlyData = taken(m.at, false, "the TLS library accepts none")
 	m.facts.Resumption = taken(m.at, score.Resumption{Enabled: !m.d.tls.Load().SessionTicketsDisabled, Reauthorized: m.d.tls.Load().VerifyConnection != nil}, "what the listener is set to")
 }
 
-// suites are those that crypto/tls speaks in some versions.
-func suites(versions []score.Version) []string {
-	speaks := map[score.Version]uint16{score.TLS12: tls.VersionTLS12, score.TLS13: tls.VersionTLS13}
-	var names []string
-	for _, s := range tls.CipherSuites() {
-		if fips140.Enabled() && strings.Contains(s.Name, "CHACHA20") {
-			continue
-		}
-		if slices.ContainsFunc(versions, func(v score.Version) bool { return slices.Contains(s.SupportedVersions, speaks[v]) }) {
-			names = append(names, s.Name)
-		}
+// module is the cryptography of this process. Outside of FIPS mode its version
+// says nothing that Go's does not.
+func (m *measuring) module() {
+	current := fips.Current()
+	module := score.Module{FIPS: current.Enabled, Validated: current.Validated()}
+	if module.FIPS {
+		module.Version = current.Version
 	}
-	return names
+	m.facts.Module = taken(m.at, module, "what the process runs on")
 }
 
 // negotiate finds out what the own listener negotiates.
@@ -79,44 +71,76 @@ func (d *Daemon) negotiate(ctx context.Context) (negotiated, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakesWithin)
 	defer cancel()
 	var n negotiated
-	base := &tls.Config{InsecureSkipVerify: true, NextProtos: d.proxy.ALPN()} // what is compared is not the certificate
-	with := func(change func(*tls.Config)) (tls.ConnectionState, error) {
-		c := base.Clone()
-		change(c)
-		return d.shakeOwnHands(ctx, c)
-	}
-	st, err := with(func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 })
+	// What is compared is not the certificate.
+	st, err := d.shakeOwnHands(ctx, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: d.proxy.ALPN()})
 	if err != nil {
 		return n, err
 	}
 	n.best, n.versions = st.CurveID, []score.Version{score.TLS13}
-	if st, err := with(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS12 }); err == nil {
-		n.versions = append(n.versions, score.Version(tls.VersionName(st.Version)))
+	old, err := d.askSelf(ctx, &rawtls.Hello{Version: rawtls.TLS12, Suites: rawtls.LegacySuites(), Groups: rawtls.Curves(), Signatures: rawtls.Signatures()})
+	if err != nil {
+		return n, err
 	}
-	for _, g := range groupsTried() {
-		if takes, err := d.takesGroup(ctx, g, st.CipherSuite); err == nil && takes {
-			n.groups = append(n.groups, g.String())
+	if old != nil {
+		n.versions = append(n.versions, score.Version(rawtls.VersionName(old.Version)))
+		n.suites = append(n.suites, rawtls.LookupSuite(old.Suite).Name)
+	}
+	err = takenInTurn(rawtls.ModernSuites(), func(offer []uint16) (uint16, error) {
+		h, err := d.askSelf(ctx, rawtls.ModernHello(offer, rawtls.ModernGroups()))
+		if h == nil {
+			return 0, err
 		}
+		n.suites = append(n.suites, rawtls.LookupSuite(h.Suite).Name)
+		return h.Suite, nil
+	})
+	if err != nil {
+		return n, err
 	}
-	if err := ctx.Err(); err != nil {
-		return n, fmt.Errorf("handshakes with the own listener take too long: %w", err)
-	}
-	return n, nil
+	return n, takenInTurn(rawtls.ModernGroups(), func(offer []uint16) (uint16, error) {
+		h, err := d.askSelf(ctx, rawtls.ModernHello(rawtls.ModernSuites(), offer))
+		if h == nil {
+			return 0, err
+		}
+		n.groups = append(n.groups, rawtls.GroupName(h.Group))
+		return h.Group, nil
+	})
 }
 
-// takesGroup asks the own listener about a group, by a hello that ends before a
-// key is made: whole handshakes with all of them would leave tables of curves
-// behind that nobody else may ever need, of nearly a megabyte.
-func (d *Daemon) takesGroup(ctx context.Context, g tls.CurveID, suite uint16) (bool, error) {
+// takenInTurn offers a list, takes away what is chosen, and repeats, until nothing
+// is: 0.
+func takenInTurn(offer []uint16, choose func(offer []uint16) (uint16, error)) error {
+	for len(offer) > 0 {
+		chosen, err := choose(offer)
+		if err != nil || chosen == 0 {
+			return err
+		}
+		at := slices.Index(offer, chosen)
+		if at < 0 {
+			return fmt.Errorf("handshake with own listener: it chose %#04x, which was not offered", chosen)
+		}
+		offer = slices.Delete(offer, at, at+1)
+	}
+	return nil
+}
+
+// askSelf says hello to the daemon's own listener, byte by byte: crypto/tls offers
+// nothing that it would not take itself, and in FIPS mode that is the question.
+// It returns nil for an offer that is turned down.
+func (d *Daemon) askSelf(ctx context.Context, hello *rawtls.Hello) (*rawtls.ServerHello, error) {
 	c, _, end, err := d.callSelf(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer end()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := c.SetDeadline(deadline); err != nil {
-			return false, err
-		}
+	if until, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(until) // that it could not be set shows in what follows
 	}
-	return rawtls.TakesGroup(c, uint16(g), suite)
+	f, err := rawtls.Ask(c, hello)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("handshake with own listener: %w", err)
+	case f.Hello == nil && f.Alert == nil:
+		return nil, errors.New("handshake with own listener: it hung up")
+	}
+	return f.Hello, nil
 }

@@ -2,7 +2,11 @@ package daemon
 
 import (
 	"errors"
+	"slices"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/fips"
 )
@@ -20,11 +24,15 @@ func requireFIPS(cfg *config.Config, m fips.Module) error {
 	return nil
 }
 
-// fipsModule is the version of the validated module that this process runs on;
-// empty when it is not in FIPS mode on one.
-func fipsModule(m fips.Module) string {
+// fipsStatus tells the validated module that this process runs on and what the
+// listener was seen to offer. It says nothing outside of FIPS mode on such a one.
+func (d *Daemon) fipsStatus(s *controlv1.Status, m fips.Module) {
 	if !m.Validated() {
-		return ""
+		return
 	}
-	return m.Version
+	s.Fips = m.Version
+	if seen := d.own.last(); seen != nil {
+		n := seen.Value
+		s.Offered = &controlv1.Offered{Suites: n.suites, Groups: n.groups, Unapproved: fips.Unapproved(slices.Concat(n.suites, n.groups)...), MeasuredAt: timestamppb.New(seen.MeasuredAt)}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -31,8 +32,9 @@ const (
 // measurement is one that takes time: what it found is used again for a while,
 // the longer the dearer it was. The zero value has found nothing.
 type measurement[T any] struct {
+	fact atomic.Pointer[score.Fact[T]] // nil: nothing was found; written under mu
+
 	mu   sync.Mutex // guards what follows; held while measuring, so that one measures for all
-	fact *score.Fact[T]
 	why  string
 	next time.Time // before then it is not measured again
 }
@@ -48,13 +50,19 @@ func (c *measurement[T]) get(now time.Time, measure func() (*score.Fact[T], stri
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Before(c.next) && c.next.Sub(now) <= measureMost { // else the clock was set back
-		return c.fact, c.why
+		return c.fact.Load(), c.why
 	}
 	began := time.Now()
-	c.fact, c.why = measure()
+	fact, why := measure()
+	c.fact.Store(fact)
+	c.why = why
 	c.next = now.Add(min(max(measureShare*time.Since(began), measureLeast), measureMost))
-	return c.fact, c.why
+	return fact, why
 }
+
+// last gives what was found last, without measuring anything or waiting for who
+// does.
+func (c *measurement[T]) last() *score.Fact[T] { return c.fact.Load() }
 
 // scores are the sidecar's score as it was taken last, and what the Hub has of
 // it. The zero value has taken none.

@@ -90,9 +90,7 @@ func (p *statusPage) facts() []string {
 	st := p.st
 	p.row("listens", "%s  mTLS %s", strings.Join(st.GetListeners(), " "), p.mode(st.GetMode()))
 	p.row("backend", "%s", st.GetBackend())
-	if m := st.GetFips(); m != "" {
-		p.row("crypto", "FIPS 140-3 mode, %s: AES-GCM, NIST curves and ML-KEM hybrids only", p.paint.good("uses validated module "+m))
-	}
+	p.crypto()
 	p.certificate()
 	p.hub()
 	p.trust()
@@ -103,6 +101,24 @@ func (p *statusPage) facts() []string {
 		return slices.Concat(standing, []string{""}, p.block())
 	}
 	return columns(standing, p.block(), p.width*11/20)
+}
+
+// crypto is the module of FIPS mode, and what a handshake can be made with.
+func (p *statusPage) crypto() {
+	if p.st.GetFips() == "" {
+		return
+	}
+	p.row("crypto", "FIPS 140-3 mode, %s", p.paint.good("uses validated module "+printable(p.st.GetFips())))
+	o := p.st.GetOffered()
+	switch {
+	case o == nil:
+		p.more(p.paint.warn("what it offers has not been measured yet"))
+	case len(o.GetUnapproved()) > 0:
+		p.more(p.paint.bad("offers what is not approved: " + printable(strings.Join(o.GetUnapproved(), ", "))))
+	default:
+		p.more(fmt.Sprintf("offers %s and %s, %s", many(len(o.GetSuites()), "suite"), many(len(o.GetGroups()), "group"), p.paint.good("all approved")) +
+			p.paint.dim(", seen "+span(since(p.st.GetNow(), o.GetMeasuredAt()))+" ago"))
+	}
 }
 
 func (p *statusPage) mode(m string) string {

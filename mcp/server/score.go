@@ -33,6 +33,7 @@ type scoreOut struct {
 	At              string              `json:"at"`
 	Rubric          string              `json:"rubric"`
 	Caps            []string            `json:"caps" jsonschema:"what keeps the score down whatever else is well"`
+	FIPS            string              `json:"fips,omitempty" jsonschema:"in FIPS 140-3 mode: the module, and whether only approved suites and groups are offered"`
 	Categories      []categoryOut       `json:"categories"`
 	Recommendations []recommendationOut `json:"recommendations" jsonschema:"best first"`
 	More            int                 `json:"recommendations_more" jsonschema:"how many more there are"`
@@ -90,7 +91,7 @@ func (s *Server) score(ctx context.Context, in scoreIn) (*answer[scoreOut], erro
 		return nil, err
 	}
 	out := scoreOut{Service: rep.Service, Score: rep.Score, Grade: rep.Grade, Uncapped: rep.Uncapped, MeasuredPercent: rep.MeasuredPercent, Provisional: rep.Provisional,
-		At: rep.At.UTC().Format(time.RFC3339), Rubric: rep.Rubric.Version, Caps: []string{}, Categories: []categoryOut{}, Recommendations: []recommendationOut{}}
+		At: rep.At.UTC().Format(time.RFC3339), Rubric: rep.Rubric.Version, FIPS: clean(rep.FIPS(), 500), Caps: []string{}, Categories: []categoryOut{}, Recommendations: []recommendationOut{}}
 	for _, c := range rep.Caps {
 		out.Caps = append(out.Caps, strings.TrimSpace(fmt.Sprintf("%s at most %d: %s", c.ID, c.At, clean(c.When, 300))))
 	}
@@ -123,6 +124,9 @@ func (o *scoreOut) text() string {
 	}
 	for _, c := range o.Caps {
 		fmt.Fprintf(&b, "Cap: %s\n", c)
+	}
+	if o.FIPS != "" {
+		fmt.Fprintf(&b, "%s.\n", o.FIPS)
 	}
 	for _, c := range o.Categories {
 		fmt.Fprintf(&b, "%s: %g of %g\n", c.Name, c.Points, c.Of)

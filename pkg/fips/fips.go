@@ -47,7 +47,7 @@ func (r *Refusal) Error() string { return r.Message }
 // Require returns nil for a process in FIPS mode on a validated module, else a
 // *[Refusal].
 func (m Module) Require() error {
-	r := &Refusal{Hint: "install the build whose version ends in +fips, or build with GOFIPS140=certified"}
+	r := &Refusal{Hint: "install the package tlsmcp-fips instead of tlsmcp, or build with GOFIPS140=certified"}
 	switch {
 	case m.Validated():
 		return nil

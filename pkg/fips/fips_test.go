@@ -1,7 +1,9 @@
 package fips
 
 import (
+	"crypto/tls"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,5 +39,24 @@ func TestModule(t *testing.T) {
 				t.Errorf("got %v, want one that says %q, with a hint", err, tt.refusal)
 			}
 		})
+	}
+}
+
+// TestUnapproved holds the list to what crypto/tls speaks: a name that is new there
+// is not approved until somebody has looked.
+func TestUnapproved(t *testing.T) {
+	var offered []string
+	for _, s := range tls.CipherSuites() {
+		if slices.Equal(s.SupportedVersions, []uint16{tls.VersionTLS13}) {
+			offered = append(offered, s.Name)
+		}
+	}
+	for _, g := range []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521} {
+		offered = append(offered, g.String())
+	}
+	offered = append(offered, "x25519", "secp256r1", "x448", "ffdhe2048")
+	want := []string{"TLS_CHACHA20_POLY1305_SHA256", "X25519", "ffdhe2048", "x25519", "x448"}
+	if got := Unapproved(offered...); !slices.Equal(got, want) {
+		t.Errorf("not approved are %q, want %q", got, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"cyphers.ai/tlsmcp/pkg/fips"
 	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 )
 
@@ -161,7 +162,7 @@ func (p *probe) modernSuites(ctx context.Context) error {
 	var questions []func(context.Context) error
 	for _, id := range rawtls.ModernSuites() {
 		questions = append(questions, func(ctx context.Context) error {
-			f, err := p.ask(ctx, p.modernHello([]uint16{id}, rawtls.ModernGroups()))
+			f, err := p.ask(ctx, rawtls.ModernHello([]uint16{id}, rawtls.ModernGroups()))
 			if err != nil {
 				return fmt.Errorf("TLS 1.3: %w", err)
 			}
@@ -182,21 +183,12 @@ func (p *probe) modernSuites(ctx context.Context) error {
 	return err
 }
 
-// modernHello offers TLS 1.3 with no key share: a server that likes one of the
-// groups says which by a HelloRetryRequest, and no key needs to be made.
-func (p *probe) modernHello(suites, groups []uint16) *rawtls.Hello {
-	return &rawtls.Hello{
-		Version: rawtls.TLS12, Versions: []uint16{rawtls.TLS13}, Suites: suites, Groups: groups,
-		Signatures: rawtls.Signatures(), SessionID: make([]byte, 32),
-	}
-}
-
 // groups finds the groups of TLS 1.3 and the curves of what came before, the
 // sizes of primes, and whether SHA-1 signs.
 func (p *probe) groups(ctx context.Context) error {
 	var questions []func(context.Context) error
 	if p.seen.accepts(rawtls.TLS13) {
-		for _, g := range []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521} {
+		for _, g := range handshakeGroups() {
 			questions = append(questions, func(ctx context.Context) error { return p.keyShare(ctx, g) })
 		}
 		questions = append(questions, p.retryGroups)
@@ -217,6 +209,16 @@ func (p *probe) groups(ctx context.Context) error {
 		o.curves = slices.Compact(o.curves)
 	})
 	return err
+}
+
+// handshakeGroups are those that crypto/tls can make a handshake with here. FIPS
+// mode leaves some out, which retryGroups asks for all the same.
+func handshakeGroups() []tls.CurveID {
+	groups := []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	if !fips.Current().Enabled {
+		return groups
+	}
+	return slices.DeleteFunc(groups, func(g tls.CurveID) bool { return len(fips.Unapproved(g.String())) > 0 })
 }
 
 // keyShare makes a real handshake with one group.
@@ -240,7 +242,7 @@ func (p *probe) keyShare(ctx context.Context, g tls.CurveID) error {
 func (p *probe) retryGroups(ctx context.Context) error {
 	offer := rawtls.ModernGroups()
 	for len(offer) > 0 {
-		f, err := p.ask(ctx, p.modernHello(rawtls.ModernSuites(), offer))
+		f, err := p.ask(ctx, rawtls.ModernHello(rawtls.ModernSuites(), offer))
 		if err != nil {
 			return fmt.Errorf("groups of TLS 1.3: %w", err)
 		}

@@ -38,21 +38,22 @@ func cipherSuites(r *row) outcome {
 	if !ok {
 		return notMeasured()
 	}
+	also := approval(r, suites)
 	by := map[strength][]string{}
 	for _, s := range suites {
 		by[suiteStrength(s)] = append(by[suiteStrength(s)], s)
 	}
 	switch {
 	case by[broken] != nil:
-		return r.fail("none", "accepts "+some(by[broken]))
+		return r.fail("none", "accepts "+some(by[broken])+also)
 	case by[weak] != nil:
-		return r.fail("weak", "accepts "+some(by[weak]))
+		return r.fail("weak", "accepts "+some(by[weak])+also)
 	case by[unrated] != nil:
-		return outcome{result: Unknown, evidence: "accepts " + some(by[unrated]), reason: "This rubric does not know that suite."}
+		return outcome{result: Unknown, evidence: "accepts " + some(by[unrated]) + also, reason: "This rubric does not know that suite."}
 	case by[middling] != nil:
-		return r.partial("accepts " + some(by[middling]))
+		return r.partial("accepts " + some(by[middling]) + also)
 	}
-	return r.pass("accepts " + some(suites))
+	return r.pass("accepts " + some(suites) + also)
 }
 
 func keyExchangeGroups(r *row) outcome {
@@ -60,6 +61,7 @@ func keyExchangeGroups(r *row) outcome {
 	if !ok {
 		return notMeasured()
 	}
+	also := approval(r, groups)
 	by := map[strength][]string{}
 	for _, g := range groups {
 		s := groupStrength(g, int(r.rule.Limits["dh_bits_partial"]))
@@ -67,13 +69,13 @@ func keyExchangeGroups(r *row) outcome {
 	}
 	switch {
 	case by[weak] != nil:
-		return r.fail("weak", "accepts "+some(by[weak]))
+		return r.fail("weak", "accepts "+some(by[weak])+also)
 	case by[unrated] != nil:
-		return outcome{result: Unknown, evidence: "accepts " + some(by[unrated]), reason: "This rubric does not know that group."}
+		return outcome{result: Unknown, evidence: "accepts " + some(by[unrated]) + also, reason: "This rubric does not know that group."}
 	case by[middling] != nil:
-		return r.partial("accepts " + some(by[middling]))
+		return r.partial("accepts " + some(by[middling]) + also)
 	}
-	return r.pass("accepts " + some(groups))
+	return r.pass("accepts " + some(groups) + also)
 }
 
 func earlyData(r *row) outcome {

@@ -33,13 +33,14 @@ type Facts struct {
 	SchemaVersion int    `json:"schema_version"`
 	Service       string `json:"service,omitempty"`
 
-	// What a client can negotiate, over all listeners.
+	// What a client can negotiate, over all listeners, and by what module.
 	Versions   *Fact[[]Version]  `json:"versions,omitempty"`
 	Suites     *Fact[[]string]   `json:"suites,omitempty"` // IANA names
 	Groups     *Fact[[]string]   `json:"groups,omitempty"` // IANA or crypto/tls names; "dh1024" for a group without a name
 	EarlyData  *Fact[bool]       `json:"early_data,omitempty"`
 	Resumption *Fact[Resumption] `json:"resumption,omitempty"`
 	Legacy     *Fact[Legacy]     `json:"legacy,omitempty"`
+	Module     *Fact[Module]     `json:"module,omitempty"`
 
 	// The certificate that clients see.
 	Certificate *Fact[Certificate] `json:"certificate,omitempty"`
@@ -101,6 +102,14 @@ type Legacy struct {
 	RenegotiationInfo    bool `json:"renegotiation_info"`     // RFC 5746
 	ExtendedMasterSecret bool `json:"extended_master_secret"` // RFC 7627
 	Compression          bool `json:"compression"`
+}
+
+// Module is the cryptography that a service runs on. It adds nothing to a score;
+// with FIPS mode on, the evidence says what of the suites and groups is approved.
+type Module struct {
+	FIPS      bool   `json:"fips"`              // FIPS 140-3 mode is on
+	Version   string `json:"version,omitempty"` // of the module, in FIPS mode
+	Validated bool   `json:"validated"`         // the CMVP has validated that version, and FIPS mode is on
 }
 
 // Certificate describes the leaf that clients see. See [DescribeCertificate].

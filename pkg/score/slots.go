@@ -231,6 +231,10 @@ func checkValue(v any) error {
 		if len(v) == 0 || slices.Contains(v, "") {
 			return errors.New("the list is empty, or has an empty name")
 		}
+	case Module:
+		if v.FIPS && v.Version == "" || v.Validated && !v.FIPS {
+			return errors.New("a module in FIPS mode has a version, and only one in FIPS mode is validated")
+		}
 	case Certificate:
 		if !v.NotBefore.Before(v.NotAfter) || v.NotBefore.IsZero() {
 			return errors.New("not_after does not follow not_before")

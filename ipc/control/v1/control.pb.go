@@ -323,7 +323,8 @@ type Status struct {
 	Counters      *Counters              `protobuf:"bytes,21,opt,name=counters,proto3" json:"counters,omitempty"`
 	Refusals      []*Event               `protobuf:"bytes,22,rep,name=refusals,proto3" json:"refusals,omitempty"` // the last ones, newest first
 	Audit         *AuditState            `protobuf:"bytes,23,opt,name=audit,proto3" json:"audit,omitempty"`
-	Fips          string                 `protobuf:"bytes,24,opt,name=fips,proto3" json:"fips,omitempty"` // version of the validated module; empty: not in FIPS mode
+	Fips          string                 `protobuf:"bytes,24,opt,name=fips,proto3" json:"fips,omitempty"`       // version of the validated module; empty: not in FIPS mode
+	Offered       *Offered               `protobuf:"bytes,25,opt,name=offered,proto3" json:"offered,omitempty"` // in FIPS mode; absent: it has not been measured yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +527,83 @@ func (x *Status) GetFips() string {
 	return ""
 }
 
+func (x *Status) GetOffered() *Offered {
+	if x != nil {
+		return x.Offered
+	}
+	return nil
+}
+
+// Offered is what the listener takes from a client that offers everything, as the
+// sidecar saw by handshakes with itself.
+type Offered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Suites        []string               `protobuf:"bytes,1,rep,name=suites,proto3" json:"suites,omitempty"`
+	Groups        []string               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	Unapproved    []string               `protobuf:"bytes,3,rep,name=unapproved,proto3" json:"unapproved,omitempty"` // those of both that FIPS mode should have left out
+	MeasuredAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=measured_at,json=measuredAt,proto3" json:"measured_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offered) Reset() {
+	*x = Offered{}
+	mi := &file_control_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offered) ProtoMessage() {}
+
+func (x *Offered) ProtoReflect() protoreflect.Message {
+	mi := &file_control_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offered.ProtoReflect.Descriptor instead.
+func (*Offered) Descriptor() ([]byte, []int) {
+	return file_control_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Offered) GetSuites() []string {
+	if x != nil {
+		return x.Suites
+	}
+	return nil
+}
+
+func (x *Offered) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Offered) GetUnapproved() []string {
+	if x != nil {
+		return x.Unapproved
+	}
+	return nil
+}
+
+func (x *Offered) GetMeasuredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MeasuredAt
+	}
+	return nil
+}
+
 // Check is how one part is.
 type Check struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -540,7 +618,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_control_v1_control_proto_msgTypes[5]
+	mi := &file_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +630,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[5]
+	mi := &file_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +643,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Check) GetName() string {
@@ -626,7 +704,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_control_v1_control_proto_msgTypes[6]
+	mi := &file_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +716,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[6]
+	mi := &file_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +729,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Certificate) GetIdentity() string {
@@ -767,7 +845,7 @@ type GetCertificatesRequest struct {
 
 func (x *GetCertificatesRequest) Reset() {
 	*x = GetCertificatesRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[7]
+	mi := &file_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +857,7 @@ func (x *GetCertificatesRequest) String() string {
 func (*GetCertificatesRequest) ProtoMessage() {}
 
 func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[7]
+	mi := &file_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +870,7 @@ func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 type GetCertificatesResponse struct {
@@ -804,7 +882,7 @@ type GetCertificatesResponse struct {
 
 func (x *GetCertificatesResponse) Reset() {
 	*x = GetCertificatesResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[8]
+	mi := &file_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +894,7 @@ func (x *GetCertificatesResponse) String() string {
 func (*GetCertificatesResponse) ProtoMessage() {}
 
 func (x *GetCertificatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[8]
+	mi := &file_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +907,7 @@ func (x *GetCertificatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificatesResponse.ProtoReflect.Descriptor instead.
 func (*GetCertificatesResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetCertificatesResponse) GetCertificates() []*Certificate {
@@ -847,7 +925,7 @@ type GetTrustRequest struct {
 
 func (x *GetTrustRequest) Reset() {
 	*x = GetTrustRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[9]
+	mi := &file_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +937,7 @@ func (x *GetTrustRequest) String() string {
 func (*GetTrustRequest) ProtoMessage() {}
 
 func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[9]
+	mi := &file_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +950,7 @@ func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 type TrustState struct {
@@ -889,7 +967,7 @@ type TrustState struct {
 
 func (x *TrustState) Reset() {
 	*x = TrustState{}
-	mi := &file_control_v1_control_proto_msgTypes[10]
+	mi := &file_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +979,7 @@ func (x *TrustState) String() string {
 func (*TrustState) ProtoMessage() {}
 
 func (x *TrustState) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[10]
+	mi := &file_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +992,7 @@ func (x *TrustState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustState.ProtoReflect.Descriptor instead.
 func (*TrustState) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TrustState) GetMode() string {
@@ -973,7 +1051,7 @@ type TrustSource struct {
 
 func (x *TrustSource) Reset() {
 	*x = TrustSource{}
-	mi := &file_control_v1_control_proto_msgTypes[11]
+	mi := &file_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1063,7 @@ func (x *TrustSource) String() string {
 func (*TrustSource) ProtoMessage() {}
 
 func (x *TrustSource) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[11]
+	mi := &file_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1076,7 @@ func (x *TrustSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustSource.ProtoReflect.Descriptor instead.
 func (*TrustSource) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TrustSource) GetName() string {
@@ -1064,7 +1142,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_control_v1_control_proto_msgTypes[12]
+	mi := &file_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1154,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[12]
+	mi := &file_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1167,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Policy) GetServices() []string {
@@ -1184,7 +1262,7 @@ type GetHubRequest struct {
 
 func (x *GetHubRequest) Reset() {
 	*x = GetHubRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[13]
+	mi := &file_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1274,7 @@ func (x *GetHubRequest) String() string {
 func (*GetHubRequest) ProtoMessage() {}
 
 func (x *GetHubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[13]
+	mi := &file_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1287,7 @@ func (x *GetHubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHubRequest.ProtoReflect.Descriptor instead.
 func (*GetHubRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 type HubState struct {
@@ -1230,7 +1308,7 @@ type HubState struct {
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_control_v1_control_proto_msgTypes[14]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1320,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[14]
+	mi := &file_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1333,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HubState) GetKind() string {
@@ -1336,7 +1414,7 @@ type GetConfigRequest struct {
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[15]
+	mi := &file_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1426,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[15]
+	mi := &file_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1439,7 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 type GetConfigResponse struct {
@@ -1375,7 +1453,7 @@ type GetConfigResponse struct {
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[16]
+	mi := &file_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1465,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[16]
+	mi := &file_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1478,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetConfigResponse) GetPath() string {
@@ -1432,7 +1510,7 @@ type GetScoreRequest struct {
 
 func (x *GetScoreRequest) Reset() {
 	*x = GetScoreRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[17]
+	mi := &file_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1522,7 @@ func (x *GetScoreRequest) String() string {
 func (*GetScoreRequest) ProtoMessage() {}
 
 func (x *GetScoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[17]
+	mi := &file_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1535,7 @@ func (x *GetScoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScoreRequest.ProtoReflect.Descriptor instead.
 func (*GetScoreRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 type GetScoreResponse struct {
@@ -1469,7 +1547,7 @@ type GetScoreResponse struct {
 
 func (x *GetScoreResponse) Reset() {
 	*x = GetScoreResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[18]
+	mi := &file_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1559,7 @@ func (x *GetScoreResponse) String() string {
 func (*GetScoreResponse) ProtoMessage() {}
 
 func (x *GetScoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[18]
+	mi := &file_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1572,7 @@ func (x *GetScoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScoreResponse.ProtoReflect.Descriptor instead.
 func (*GetScoreResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetScoreResponse) GetReport() *structpb.Struct {
@@ -1528,7 +1606,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_control_v1_control_proto_msgTypes[19]
+	mi := &file_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1618,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[19]
+	mi := &file_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1631,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Connection) GetId() uint64 {
@@ -1679,7 +1757,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[20]
+	mi := &file_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1769,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[20]
+	mi := &file_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1782,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListConnectionsRequest) GetIdentity() string {
@@ -1738,7 +1816,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[21]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1828,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[21]
+	mi := &file_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1841,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -1792,7 +1870,7 @@ type CloseConnectionsRequest struct {
 
 func (x *CloseConnectionsRequest) Reset() {
 	*x = CloseConnectionsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[22]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1882,7 @@ func (x *CloseConnectionsRequest) String() string {
 func (*CloseConnectionsRequest) ProtoMessage() {}
 
 func (x *CloseConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[22]
+	mi := &file_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1895,7 @@ func (x *CloseConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*CloseConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CloseConnectionsRequest) GetId() uint64 {
@@ -1850,7 +1928,7 @@ type CloseConnectionsResponse struct {
 
 func (x *CloseConnectionsResponse) Reset() {
 	*x = CloseConnectionsResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[23]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1940,7 @@ func (x *CloseConnectionsResponse) String() string {
 func (*CloseConnectionsResponse) ProtoMessage() {}
 
 func (x *CloseConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[23]
+	mi := &file_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1953,7 @@ func (x *CloseConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*CloseConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CloseConnectionsResponse) GetClosed() uint32 {
@@ -1906,7 +1984,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_control_v1_control_proto_msgTypes[24]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +1996,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[24]
+	mi := &file_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2009,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Agent) GetIdentity() string {
@@ -2033,7 +2111,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[25]
+	mi := &file_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2123,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[25]
+	mi := &file_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2136,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 type ListAgentsResponse struct {
@@ -2070,7 +2148,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[26]
+	mi := &file_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2160,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[26]
+	mi := &file_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2173,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -2121,7 +2199,7 @@ type Tool struct {
 
 func (x *Tool) Reset() {
 	*x = Tool{}
-	mi := &file_control_v1_control_proto_msgTypes[27]
+	mi := &file_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2211,7 @@ func (x *Tool) String() string {
 func (*Tool) ProtoMessage() {}
 
 func (x *Tool) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[27]
+	mi := &file_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2224,7 @@ func (x *Tool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tool.ProtoReflect.Descriptor instead.
 func (*Tool) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Tool) GetName() string {
@@ -2213,7 +2291,7 @@ type ListToolsRequest struct {
 
 func (x *ListToolsRequest) Reset() {
 	*x = ListToolsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[28]
+	mi := &file_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2303,7 @@ func (x *ListToolsRequest) String() string {
 func (*ListToolsRequest) ProtoMessage() {}
 
 func (x *ListToolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[28]
+	mi := &file_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2316,7 @@ func (x *ListToolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListToolsRequest.ProtoReflect.Descriptor instead.
 func (*ListToolsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 type ListToolsResponse struct {
@@ -2251,7 +2329,7 @@ type ListToolsResponse struct {
 
 func (x *ListToolsResponse) Reset() {
 	*x = ListToolsResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[29]
+	mi := &file_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2341,7 @@ func (x *ListToolsResponse) String() string {
 func (*ListToolsResponse) ProtoMessage() {}
 
 func (x *ListToolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[29]
+	mi := &file_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2354,7 @@ func (x *ListToolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListToolsResponse.ProtoReflect.Descriptor instead.
 func (*ListToolsResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListToolsResponse) GetTools() []*Tool {
@@ -2304,7 +2382,7 @@ type ApproveToolsRequest struct {
 
 func (x *ApproveToolsRequest) Reset() {
 	*x = ApproveToolsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[30]
+	mi := &file_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2394,7 @@ func (x *ApproveToolsRequest) String() string {
 func (*ApproveToolsRequest) ProtoMessage() {}
 
 func (x *ApproveToolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[30]
+	mi := &file_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2407,7 @@ func (x *ApproveToolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolsRequest.ProtoReflect.Descriptor instead.
 func (*ApproveToolsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ApproveToolsRequest) GetNames() []string {
@@ -2362,7 +2440,7 @@ type ApproveToolsResponse struct {
 
 func (x *ApproveToolsResponse) Reset() {
 	*x = ApproveToolsResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[31]
+	mi := &file_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2452,7 @@ func (x *ApproveToolsResponse) String() string {
 func (*ApproveToolsResponse) ProtoMessage() {}
 
 func (x *ApproveToolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[31]
+	mi := &file_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2465,7 @@ func (x *ApproveToolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveToolsResponse.ProtoReflect.Descriptor instead.
 func (*ApproveToolsResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ApproveToolsResponse) GetTools() []*Tool {
@@ -2411,7 +2489,7 @@ type AuditState struct {
 
 func (x *AuditState) Reset() {
 	*x = AuditState{}
-	mi := &file_control_v1_control_proto_msgTypes[32]
+	mi := &file_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2501,7 @@ func (x *AuditState) String() string {
 func (*AuditState) ProtoMessage() {}
 
 func (x *AuditState) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[32]
+	mi := &file_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2514,7 @@ func (x *AuditState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditState.ProtoReflect.Descriptor instead.
 func (*AuditState) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AuditState) GetDir() string {
@@ -2494,7 +2572,7 @@ type SinkState struct {
 
 func (x *SinkState) Reset() {
 	*x = SinkState{}
-	mi := &file_control_v1_control_proto_msgTypes[33]
+	mi := &file_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2584,7 @@ func (x *SinkState) String() string {
 func (*SinkState) ProtoMessage() {}
 
 func (x *SinkState) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[33]
+	mi := &file_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2597,7 @@ func (x *SinkState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SinkState.ProtoReflect.Descriptor instead.
 func (*SinkState) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SinkState) GetName() string {
@@ -2573,7 +2651,7 @@ type SearchAuditRequest struct {
 
 func (x *SearchAuditRequest) Reset() {
 	*x = SearchAuditRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[34]
+	mi := &file_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2663,7 @@ func (x *SearchAuditRequest) String() string {
 func (*SearchAuditRequest) ProtoMessage() {}
 
 func (x *SearchAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[34]
+	mi := &file_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2676,7 @@ func (x *SearchAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchAuditRequest.ProtoReflect.Descriptor instead.
 func (*SearchAuditRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SearchAuditRequest) GetAfter() *timestamppb.Timestamp {
@@ -2667,7 +2745,7 @@ type SearchAuditResponse struct {
 
 func (x *SearchAuditResponse) Reset() {
 	*x = SearchAuditResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[35]
+	mi := &file_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2757,7 @@ func (x *SearchAuditResponse) String() string {
 func (*SearchAuditResponse) ProtoMessage() {}
 
 func (x *SearchAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[35]
+	mi := &file_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2770,7 @@ func (x *SearchAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchAuditResponse.ProtoReflect.Descriptor instead.
 func (*SearchAuditResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SearchAuditResponse) GetEvents() []*Event {
@@ -2720,7 +2798,7 @@ type ExportAuditRequest struct {
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[36]
+	mi := &file_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2810,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[36]
+	mi := &file_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2823,7 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExportAuditRequest) GetFormat() string {
@@ -2778,7 +2856,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[37]
+	mi := &file_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2868,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[37]
+	mi := &file_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2881,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExportAuditResponse) GetLines() string {
@@ -2821,7 +2899,7 @@ type VerifyAuditRequest struct {
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[38]
+	mi := &file_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2911,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[38]
+	mi := &file_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2924,7 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 type VerifyAuditResponse struct {
@@ -2870,7 +2948,7 @@ type VerifyAuditResponse struct {
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[39]
+	mi := &file_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +2960,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[39]
+	mi := &file_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +2973,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *VerifyAuditResponse) GetOk() bool {
@@ -2997,7 +3075,7 @@ type WatchVerifyAuditRequest struct {
 
 func (x *WatchVerifyAuditRequest) Reset() {
 	*x = WatchVerifyAuditRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[40]
+	mi := &file_control_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3087,7 @@ func (x *WatchVerifyAuditRequest) String() string {
 func (*WatchVerifyAuditRequest) ProtoMessage() {}
 
 func (x *WatchVerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[40]
+	mi := &file_control_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3100,7 @@ func (x *WatchVerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchVerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*WatchVerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 // WatchVerifyAuditResponse is how far it is, in bytes; the last one has the result.
@@ -3037,7 +3115,7 @@ type WatchVerifyAuditResponse struct {
 
 func (x *WatchVerifyAuditResponse) Reset() {
 	*x = WatchVerifyAuditResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[41]
+	mi := &file_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3127,7 @@ func (x *WatchVerifyAuditResponse) String() string {
 func (*WatchVerifyAuditResponse) ProtoMessage() {}
 
 func (x *WatchVerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[41]
+	mi := &file_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3140,7 @@ func (x *WatchVerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchVerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*WatchVerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchVerifyAuditResponse) GetDone() uint64 {
@@ -3094,7 +3172,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[42]
+	mi := &file_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3184,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[42]
+	mi := &file_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3197,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 type ReloadResponse struct {
@@ -3132,7 +3210,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[43]
+	mi := &file_control_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3222,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[43]
+	mi := &file_control_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3235,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReloadResponse) GetWarnings() []string {
@@ -3182,7 +3260,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[44]
+	mi := &file_control_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3272,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[44]
+	mi := &file_control_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3285,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 type DrainResponse struct {
@@ -3219,7 +3297,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[45]
+	mi := &file_control_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3309,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[45]
+	mi := &file_control_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3322,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{45}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainResponse) GetConnections() uint32 {
@@ -3263,7 +3341,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[46]
+	mi := &file_control_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3353,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[46]
+	mi := &file_control_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3366,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{46}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3307,7 +3385,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_control_v1_control_proto_msgTypes[47]
+	mi := &file_control_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3397,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[47]
+	mi := &file_control_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3410,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{47}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SetLogLevelResponse) GetBefore() string {
@@ -3355,7 +3433,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[48]
+	mi := &file_control_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3445,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[48]
+	mi := &file_control_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3458,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{48}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchEventsRequest) GetFromSequence() uint64 {
@@ -3430,7 +3508,7 @@ type EventBatch struct {
 
 func (x *EventBatch) Reset() {
 	*x = EventBatch{}
-	mi := &file_control_v1_control_proto_msgTypes[49]
+	mi := &file_control_v1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3520,7 @@ func (x *EventBatch) String() string {
 func (*EventBatch) ProtoMessage() {}
 
 func (x *EventBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[49]
+	mi := &file_control_v1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3533,7 @@ func (x *EventBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
 func (*EventBatch) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{49}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EventBatch) GetEvents() []*Event {
@@ -3515,7 +3593,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_control_v1_control_proto_msgTypes[50]
+	mi := &file_control_v1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3605,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[50]
+	mi := &file_control_v1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3618,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{50}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Event) GetSequence() uint64 {
@@ -3726,7 +3804,7 @@ type WatchCountersRequest struct {
 
 func (x *WatchCountersRequest) Reset() {
 	*x = WatchCountersRequest{}
-	mi := &file_control_v1_control_proto_msgTypes[51]
+	mi := &file_control_v1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3816,7 @@ func (x *WatchCountersRequest) String() string {
 func (*WatchCountersRequest) ProtoMessage() {}
 
 func (x *WatchCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[51]
+	mi := &file_control_v1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3829,7 @@ func (x *WatchCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCountersRequest.ProtoReflect.Descriptor instead.
 func (*WatchCountersRequest) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{51}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{52}
 }
 
 // Counters are totals since the daemon started, and rates of the last seconds.
@@ -3780,7 +3858,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_control_v1_control_proto_msgTypes[52]
+	mi := &file_control_v1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3792,7 +3870,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_control_v1_control_proto_msgTypes[52]
+	mi := &file_control_v1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3805,7 +3883,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_control_v1_control_proto_rawDescGZIP(), []int{52}
+	return file_control_v1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Counters) GetTime() *timestamppb.Timestamp {
@@ -3951,7 +4029,7 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12\x14\n" +
 	"\x05agent\x18\x05 \x01(\tR\x05agent\"\x12\n" +
-	"\x10GetStatusRequest\"\x92\a\n" +
+	"\x10GetStatusRequest\"\xc8\a\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
@@ -3980,7 +4058,16 @@ const file_control_v1_control_proto_rawDesc = "" +
 	"\bcounters\x18\x15 \x01(\v2\x1b.tlsmcp.control.v1.CountersR\bcounters\x124\n" +
 	"\brefusals\x18\x16 \x03(\v2\x18.tlsmcp.control.v1.EventR\brefusals\x123\n" +
 	"\x05audit\x18\x17 \x01(\v2\x1d.tlsmcp.control.v1.AuditStateR\x05audit\x12\x12\n" +
-	"\x04fips\x18\x18 \x01(\tR\x04fips\"\x91\x01\n" +
+	"\x04fips\x18\x18 \x01(\tR\x04fips\x124\n" +
+	"\aoffered\x18\x19 \x01(\v2\x1a.tlsmcp.control.v1.OfferedR\aoffered\"\x96\x01\n" +
+	"\aOffered\x12\x16\n" +
+	"\x06suites\x18\x01 \x03(\tR\x06suites\x12\x16\n" +
+	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x1e\n" +
+	"\n" +
+	"unapproved\x18\x03 \x03(\tR\n" +
+	"unapproved\x12;\n" +
+	"\vmeasured_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"measuredAt\"\x91\x01\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x1a\n" +
@@ -4313,160 +4400,163 @@ func file_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_control_v1_control_proto_rawDescData
 }
 
-var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_control_v1_control_proto_goTypes = []any{
 	(*HelloRequest)(nil),             // 0: tlsmcp.control.v1.HelloRequest
 	(*HelloResponse)(nil),            // 1: tlsmcp.control.v1.HelloResponse
 	(*Caller)(nil),                   // 2: tlsmcp.control.v1.Caller
 	(*GetStatusRequest)(nil),         // 3: tlsmcp.control.v1.GetStatusRequest
 	(*Status)(nil),                   // 4: tlsmcp.control.v1.Status
-	(*Check)(nil),                    // 5: tlsmcp.control.v1.Check
-	(*Certificate)(nil),              // 6: tlsmcp.control.v1.Certificate
-	(*GetCertificatesRequest)(nil),   // 7: tlsmcp.control.v1.GetCertificatesRequest
-	(*GetCertificatesResponse)(nil),  // 8: tlsmcp.control.v1.GetCertificatesResponse
-	(*GetTrustRequest)(nil),          // 9: tlsmcp.control.v1.GetTrustRequest
-	(*TrustState)(nil),               // 10: tlsmcp.control.v1.TrustState
-	(*TrustSource)(nil),              // 11: tlsmcp.control.v1.TrustSource
-	(*Policy)(nil),                   // 12: tlsmcp.control.v1.Policy
-	(*GetHubRequest)(nil),            // 13: tlsmcp.control.v1.GetHubRequest
-	(*HubState)(nil),                 // 14: tlsmcp.control.v1.HubState
-	(*GetConfigRequest)(nil),         // 15: tlsmcp.control.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),        // 16: tlsmcp.control.v1.GetConfigResponse
-	(*GetScoreRequest)(nil),          // 17: tlsmcp.control.v1.GetScoreRequest
-	(*GetScoreResponse)(nil),         // 18: tlsmcp.control.v1.GetScoreResponse
-	(*Connection)(nil),               // 19: tlsmcp.control.v1.Connection
-	(*ListConnectionsRequest)(nil),   // 20: tlsmcp.control.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil),  // 21: tlsmcp.control.v1.ListConnectionsResponse
-	(*CloseConnectionsRequest)(nil),  // 22: tlsmcp.control.v1.CloseConnectionsRequest
-	(*CloseConnectionsResponse)(nil), // 23: tlsmcp.control.v1.CloseConnectionsResponse
-	(*Agent)(nil),                    // 24: tlsmcp.control.v1.Agent
-	(*ListAgentsRequest)(nil),        // 25: tlsmcp.control.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),       // 26: tlsmcp.control.v1.ListAgentsResponse
-	(*Tool)(nil),                     // 27: tlsmcp.control.v1.Tool
-	(*ListToolsRequest)(nil),         // 28: tlsmcp.control.v1.ListToolsRequest
-	(*ListToolsResponse)(nil),        // 29: tlsmcp.control.v1.ListToolsResponse
-	(*ApproveToolsRequest)(nil),      // 30: tlsmcp.control.v1.ApproveToolsRequest
-	(*ApproveToolsResponse)(nil),     // 31: tlsmcp.control.v1.ApproveToolsResponse
-	(*AuditState)(nil),               // 32: tlsmcp.control.v1.AuditState
-	(*SinkState)(nil),                // 33: tlsmcp.control.v1.SinkState
-	(*SearchAuditRequest)(nil),       // 34: tlsmcp.control.v1.SearchAuditRequest
-	(*SearchAuditResponse)(nil),      // 35: tlsmcp.control.v1.SearchAuditResponse
-	(*ExportAuditRequest)(nil),       // 36: tlsmcp.control.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),      // 37: tlsmcp.control.v1.ExportAuditResponse
-	(*VerifyAuditRequest)(nil),       // 38: tlsmcp.control.v1.VerifyAuditRequest
-	(*VerifyAuditResponse)(nil),      // 39: tlsmcp.control.v1.VerifyAuditResponse
-	(*WatchVerifyAuditRequest)(nil),  // 40: tlsmcp.control.v1.WatchVerifyAuditRequest
-	(*WatchVerifyAuditResponse)(nil), // 41: tlsmcp.control.v1.WatchVerifyAuditResponse
-	(*ReloadRequest)(nil),            // 42: tlsmcp.control.v1.ReloadRequest
-	(*ReloadResponse)(nil),           // 43: tlsmcp.control.v1.ReloadResponse
-	(*DrainRequest)(nil),             // 44: tlsmcp.control.v1.DrainRequest
-	(*DrainResponse)(nil),            // 45: tlsmcp.control.v1.DrainResponse
-	(*SetLogLevelRequest)(nil),       // 46: tlsmcp.control.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),      // 47: tlsmcp.control.v1.SetLogLevelResponse
-	(*WatchEventsRequest)(nil),       // 48: tlsmcp.control.v1.WatchEventsRequest
-	(*EventBatch)(nil),               // 49: tlsmcp.control.v1.EventBatch
-	(*Event)(nil),                    // 50: tlsmcp.control.v1.Event
-	(*WatchCountersRequest)(nil),     // 51: tlsmcp.control.v1.WatchCountersRequest
-	(*Counters)(nil),                 // 52: tlsmcp.control.v1.Counters
-	nil,                              // 53: tlsmcp.control.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),          // 55: google.protobuf.Struct
+	(*Offered)(nil),                  // 5: tlsmcp.control.v1.Offered
+	(*Check)(nil),                    // 6: tlsmcp.control.v1.Check
+	(*Certificate)(nil),              // 7: tlsmcp.control.v1.Certificate
+	(*GetCertificatesRequest)(nil),   // 8: tlsmcp.control.v1.GetCertificatesRequest
+	(*GetCertificatesResponse)(nil),  // 9: tlsmcp.control.v1.GetCertificatesResponse
+	(*GetTrustRequest)(nil),          // 10: tlsmcp.control.v1.GetTrustRequest
+	(*TrustState)(nil),               // 11: tlsmcp.control.v1.TrustState
+	(*TrustSource)(nil),              // 12: tlsmcp.control.v1.TrustSource
+	(*Policy)(nil),                   // 13: tlsmcp.control.v1.Policy
+	(*GetHubRequest)(nil),            // 14: tlsmcp.control.v1.GetHubRequest
+	(*HubState)(nil),                 // 15: tlsmcp.control.v1.HubState
+	(*GetConfigRequest)(nil),         // 16: tlsmcp.control.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),        // 17: tlsmcp.control.v1.GetConfigResponse
+	(*GetScoreRequest)(nil),          // 18: tlsmcp.control.v1.GetScoreRequest
+	(*GetScoreResponse)(nil),         // 19: tlsmcp.control.v1.GetScoreResponse
+	(*Connection)(nil),               // 20: tlsmcp.control.v1.Connection
+	(*ListConnectionsRequest)(nil),   // 21: tlsmcp.control.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),  // 22: tlsmcp.control.v1.ListConnectionsResponse
+	(*CloseConnectionsRequest)(nil),  // 23: tlsmcp.control.v1.CloseConnectionsRequest
+	(*CloseConnectionsResponse)(nil), // 24: tlsmcp.control.v1.CloseConnectionsResponse
+	(*Agent)(nil),                    // 25: tlsmcp.control.v1.Agent
+	(*ListAgentsRequest)(nil),        // 26: tlsmcp.control.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),       // 27: tlsmcp.control.v1.ListAgentsResponse
+	(*Tool)(nil),                     // 28: tlsmcp.control.v1.Tool
+	(*ListToolsRequest)(nil),         // 29: tlsmcp.control.v1.ListToolsRequest
+	(*ListToolsResponse)(nil),        // 30: tlsmcp.control.v1.ListToolsResponse
+	(*ApproveToolsRequest)(nil),      // 31: tlsmcp.control.v1.ApproveToolsRequest
+	(*ApproveToolsResponse)(nil),     // 32: tlsmcp.control.v1.ApproveToolsResponse
+	(*AuditState)(nil),               // 33: tlsmcp.control.v1.AuditState
+	(*SinkState)(nil),                // 34: tlsmcp.control.v1.SinkState
+	(*SearchAuditRequest)(nil),       // 35: tlsmcp.control.v1.SearchAuditRequest
+	(*SearchAuditResponse)(nil),      // 36: tlsmcp.control.v1.SearchAuditResponse
+	(*ExportAuditRequest)(nil),       // 37: tlsmcp.control.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),      // 38: tlsmcp.control.v1.ExportAuditResponse
+	(*VerifyAuditRequest)(nil),       // 39: tlsmcp.control.v1.VerifyAuditRequest
+	(*VerifyAuditResponse)(nil),      // 40: tlsmcp.control.v1.VerifyAuditResponse
+	(*WatchVerifyAuditRequest)(nil),  // 41: tlsmcp.control.v1.WatchVerifyAuditRequest
+	(*WatchVerifyAuditResponse)(nil), // 42: tlsmcp.control.v1.WatchVerifyAuditResponse
+	(*ReloadRequest)(nil),            // 43: tlsmcp.control.v1.ReloadRequest
+	(*ReloadResponse)(nil),           // 44: tlsmcp.control.v1.ReloadResponse
+	(*DrainRequest)(nil),             // 45: tlsmcp.control.v1.DrainRequest
+	(*DrainResponse)(nil),            // 46: tlsmcp.control.v1.DrainResponse
+	(*SetLogLevelRequest)(nil),       // 47: tlsmcp.control.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),      // 48: tlsmcp.control.v1.SetLogLevelResponse
+	(*WatchEventsRequest)(nil),       // 49: tlsmcp.control.v1.WatchEventsRequest
+	(*EventBatch)(nil),               // 50: tlsmcp.control.v1.EventBatch
+	(*Event)(nil),                    // 51: tlsmcp.control.v1.Event
+	(*WatchCountersRequest)(nil),     // 52: tlsmcp.control.v1.WatchCountersRequest
+	(*Counters)(nil),                 // 53: tlsmcp.control.v1.Counters
+	nil,                              // 54: tlsmcp.control.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),    // 55: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),          // 56: google.protobuf.Struct
 }
 var file_control_v1_control_proto_depIdxs = []int32{
 	2,  // 0: tlsmcp.control.v1.HelloResponse.caller:type_name -> tlsmcp.control.v1.Caller
-	54, // 1: tlsmcp.control.v1.Status.started_at:type_name -> google.protobuf.Timestamp
-	54, // 2: tlsmcp.control.v1.Status.now:type_name -> google.protobuf.Timestamp
-	54, // 3: tlsmcp.control.v1.Status.config_at:type_name -> google.protobuf.Timestamp
-	5,  // 4: tlsmcp.control.v1.Status.checks:type_name -> tlsmcp.control.v1.Check
-	6,  // 5: tlsmcp.control.v1.Status.certificate:type_name -> tlsmcp.control.v1.Certificate
-	14, // 6: tlsmcp.control.v1.Status.hub:type_name -> tlsmcp.control.v1.HubState
-	10, // 7: tlsmcp.control.v1.Status.trust:type_name -> tlsmcp.control.v1.TrustState
-	52, // 8: tlsmcp.control.v1.Status.counters:type_name -> tlsmcp.control.v1.Counters
-	50, // 9: tlsmcp.control.v1.Status.refusals:type_name -> tlsmcp.control.v1.Event
-	32, // 10: tlsmcp.control.v1.Status.audit:type_name -> tlsmcp.control.v1.AuditState
-	54, // 11: tlsmcp.control.v1.Check.since:type_name -> google.protobuf.Timestamp
-	54, // 12: tlsmcp.control.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	54, // 13: tlsmcp.control.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	54, // 14: tlsmcp.control.v1.Certificate.loaded_at:type_name -> google.protobuf.Timestamp
-	6,  // 15: tlsmcp.control.v1.GetCertificatesResponse.certificates:type_name -> tlsmcp.control.v1.Certificate
-	11, // 16: tlsmcp.control.v1.TrustState.sources:type_name -> tlsmcp.control.v1.TrustSource
-	12, // 17: tlsmcp.control.v1.TrustState.policy:type_name -> tlsmcp.control.v1.Policy
-	54, // 18: tlsmcp.control.v1.TrustSource.since:type_name -> google.protobuf.Timestamp
-	54, // 19: tlsmcp.control.v1.TrustSource.next_update:type_name -> google.protobuf.Timestamp
-	54, // 20: tlsmcp.control.v1.HubState.since:type_name -> google.protobuf.Timestamp
-	54, // 21: tlsmcp.control.v1.HubState.fresh_at:type_name -> google.protobuf.Timestamp
-	55, // 22: tlsmcp.control.v1.GetScoreResponse.report:type_name -> google.protobuf.Struct
-	54, // 23: tlsmcp.control.v1.Connection.started_at:type_name -> google.protobuf.Timestamp
-	54, // 24: tlsmcp.control.v1.Connection.not_after:type_name -> google.protobuf.Timestamp
-	19, // 25: tlsmcp.control.v1.ListConnectionsResponse.connections:type_name -> tlsmcp.control.v1.Connection
-	54, // 26: tlsmcp.control.v1.Agent.first_seen:type_name -> google.protobuf.Timestamp
-	54, // 27: tlsmcp.control.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	24, // 28: tlsmcp.control.v1.ListAgentsResponse.agents:type_name -> tlsmcp.control.v1.Agent
-	54, // 29: tlsmcp.control.v1.Tool.approved_at:type_name -> google.protobuf.Timestamp
-	54, // 30: tlsmcp.control.v1.Tool.changed_at:type_name -> google.protobuf.Timestamp
-	27, // 31: tlsmcp.control.v1.ListToolsResponse.tools:type_name -> tlsmcp.control.v1.Tool
-	27, // 32: tlsmcp.control.v1.ApproveToolsResponse.tools:type_name -> tlsmcp.control.v1.Tool
-	54, // 33: tlsmcp.control.v1.AuditState.durable_at:type_name -> google.protobuf.Timestamp
-	33, // 34: tlsmcp.control.v1.AuditState.sinks:type_name -> tlsmcp.control.v1.SinkState
-	54, // 35: tlsmcp.control.v1.SearchAuditRequest.after:type_name -> google.protobuf.Timestamp
-	54, // 36: tlsmcp.control.v1.SearchAuditRequest.before:type_name -> google.protobuf.Timestamp
-	50, // 37: tlsmcp.control.v1.SearchAuditResponse.events:type_name -> tlsmcp.control.v1.Event
-	54, // 38: tlsmcp.control.v1.ExportAuditRequest.after:type_name -> google.protobuf.Timestamp
-	54, // 39: tlsmcp.control.v1.ExportAuditRequest.before:type_name -> google.protobuf.Timestamp
-	54, // 40: tlsmcp.control.v1.VerifyAuditResponse.first_time:type_name -> google.protobuf.Timestamp
-	54, // 41: tlsmcp.control.v1.VerifyAuditResponse.last_time:type_name -> google.protobuf.Timestamp
-	39, // 42: tlsmcp.control.v1.WatchVerifyAuditResponse.result:type_name -> tlsmcp.control.v1.VerifyAuditResponse
-	50, // 43: tlsmcp.control.v1.EventBatch.events:type_name -> tlsmcp.control.v1.Event
-	54, // 44: tlsmcp.control.v1.Event.time:type_name -> google.protobuf.Timestamp
-	53, // 45: tlsmcp.control.v1.Event.attributes:type_name -> tlsmcp.control.v1.Event.AttributesEntry
-	54, // 46: tlsmcp.control.v1.Counters.time:type_name -> google.protobuf.Timestamp
-	0,  // 47: tlsmcp.control.v1.ControlService.Hello:input_type -> tlsmcp.control.v1.HelloRequest
-	3,  // 48: tlsmcp.control.v1.ControlService.GetStatus:input_type -> tlsmcp.control.v1.GetStatusRequest
-	15, // 49: tlsmcp.control.v1.ControlService.GetConfig:input_type -> tlsmcp.control.v1.GetConfigRequest
-	7,  // 50: tlsmcp.control.v1.ControlService.GetCertificates:input_type -> tlsmcp.control.v1.GetCertificatesRequest
-	9,  // 51: tlsmcp.control.v1.ControlService.GetTrust:input_type -> tlsmcp.control.v1.GetTrustRequest
-	13, // 52: tlsmcp.control.v1.ControlService.GetHub:input_type -> tlsmcp.control.v1.GetHubRequest
-	17, // 53: tlsmcp.control.v1.ControlService.GetScore:input_type -> tlsmcp.control.v1.GetScoreRequest
-	20, // 54: tlsmcp.control.v1.ControlService.ListConnections:input_type -> tlsmcp.control.v1.ListConnectionsRequest
-	22, // 55: tlsmcp.control.v1.ControlService.CloseConnections:input_type -> tlsmcp.control.v1.CloseConnectionsRequest
-	25, // 56: tlsmcp.control.v1.ControlService.ListAgents:input_type -> tlsmcp.control.v1.ListAgentsRequest
-	28, // 57: tlsmcp.control.v1.ControlService.ListTools:input_type -> tlsmcp.control.v1.ListToolsRequest
-	30, // 58: tlsmcp.control.v1.ControlService.ApproveTools:input_type -> tlsmcp.control.v1.ApproveToolsRequest
-	34, // 59: tlsmcp.control.v1.ControlService.SearchAudit:input_type -> tlsmcp.control.v1.SearchAuditRequest
-	36, // 60: tlsmcp.control.v1.ControlService.ExportAudit:input_type -> tlsmcp.control.v1.ExportAuditRequest
-	38, // 61: tlsmcp.control.v1.ControlService.VerifyAudit:input_type -> tlsmcp.control.v1.VerifyAuditRequest
-	40, // 62: tlsmcp.control.v1.ControlService.WatchVerifyAudit:input_type -> tlsmcp.control.v1.WatchVerifyAuditRequest
-	42, // 63: tlsmcp.control.v1.ControlService.Reload:input_type -> tlsmcp.control.v1.ReloadRequest
-	44, // 64: tlsmcp.control.v1.ControlService.Drain:input_type -> tlsmcp.control.v1.DrainRequest
-	46, // 65: tlsmcp.control.v1.ControlService.SetLogLevel:input_type -> tlsmcp.control.v1.SetLogLevelRequest
-	48, // 66: tlsmcp.control.v1.ControlService.WatchEvents:input_type -> tlsmcp.control.v1.WatchEventsRequest
-	51, // 67: tlsmcp.control.v1.ControlService.WatchCounters:input_type -> tlsmcp.control.v1.WatchCountersRequest
-	1,  // 68: tlsmcp.control.v1.ControlService.Hello:output_type -> tlsmcp.control.v1.HelloResponse
-	4,  // 69: tlsmcp.control.v1.ControlService.GetStatus:output_type -> tlsmcp.control.v1.Status
-	16, // 70: tlsmcp.control.v1.ControlService.GetConfig:output_type -> tlsmcp.control.v1.GetConfigResponse
-	8,  // 71: tlsmcp.control.v1.ControlService.GetCertificates:output_type -> tlsmcp.control.v1.GetCertificatesResponse
-	10, // 72: tlsmcp.control.v1.ControlService.GetTrust:output_type -> tlsmcp.control.v1.TrustState
-	14, // 73: tlsmcp.control.v1.ControlService.GetHub:output_type -> tlsmcp.control.v1.HubState
-	18, // 74: tlsmcp.control.v1.ControlService.GetScore:output_type -> tlsmcp.control.v1.GetScoreResponse
-	21, // 75: tlsmcp.control.v1.ControlService.ListConnections:output_type -> tlsmcp.control.v1.ListConnectionsResponse
-	23, // 76: tlsmcp.control.v1.ControlService.CloseConnections:output_type -> tlsmcp.control.v1.CloseConnectionsResponse
-	26, // 77: tlsmcp.control.v1.ControlService.ListAgents:output_type -> tlsmcp.control.v1.ListAgentsResponse
-	29, // 78: tlsmcp.control.v1.ControlService.ListTools:output_type -> tlsmcp.control.v1.ListToolsResponse
-	31, // 79: tlsmcp.control.v1.ControlService.ApproveTools:output_type -> tlsmcp.control.v1.ApproveToolsResponse
-	35, // 80: tlsmcp.control.v1.ControlService.SearchAudit:output_type -> tlsmcp.control.v1.SearchAuditResponse
-	37, // 81: tlsmcp.control.v1.ControlService.ExportAudit:output_type -> tlsmcp.control.v1.ExportAuditResponse
-	39, // 82: tlsmcp.control.v1.ControlService.VerifyAudit:output_type -> tlsmcp.control.v1.VerifyAuditResponse
-	41, // 83: tlsmcp.control.v1.ControlService.WatchVerifyAudit:output_type -> tlsmcp.control.v1.WatchVerifyAuditResponse
-	43, // 84: tlsmcp.control.v1.ControlService.Reload:output_type -> tlsmcp.control.v1.ReloadResponse
-	45, // 85: tlsmcp.control.v1.ControlService.Drain:output_type -> tlsmcp.control.v1.DrainResponse
-	47, // 86: tlsmcp.control.v1.ControlService.SetLogLevel:output_type -> tlsmcp.control.v1.SetLogLevelResponse
-	49, // 87: tlsmcp.control.v1.ControlService.WatchEvents:output_type -> tlsmcp.control.v1.EventBatch
-	52, // 88: tlsmcp.control.v1.ControlService.WatchCounters:output_type -> tlsmcp.control.v1.Counters
-	68, // [68:89] is the sub-list for method output_type
-	47, // [47:68] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	55, // 1: tlsmcp.control.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	55, // 2: tlsmcp.control.v1.Status.now:type_name -> google.protobuf.Timestamp
+	55, // 3: tlsmcp.control.v1.Status.config_at:type_name -> google.protobuf.Timestamp
+	6,  // 4: tlsmcp.control.v1.Status.checks:type_name -> tlsmcp.control.v1.Check
+	7,  // 5: tlsmcp.control.v1.Status.certificate:type_name -> tlsmcp.control.v1.Certificate
+	15, // 6: tlsmcp.control.v1.Status.hub:type_name -> tlsmcp.control.v1.HubState
+	11, // 7: tlsmcp.control.v1.Status.trust:type_name -> tlsmcp.control.v1.TrustState
+	53, // 8: tlsmcp.control.v1.Status.counters:type_name -> tlsmcp.control.v1.Counters
+	51, // 9: tlsmcp.control.v1.Status.refusals:type_name -> tlsmcp.control.v1.Event
+	33, // 10: tlsmcp.control.v1.Status.audit:type_name -> tlsmcp.control.v1.AuditState
+	5,  // 11: tlsmcp.control.v1.Status.offered:type_name -> tlsmcp.control.v1.Offered
+	55, // 12: tlsmcp.control.v1.Offered.measured_at:type_name -> google.protobuf.Timestamp
+	55, // 13: tlsmcp.control.v1.Check.since:type_name -> google.protobuf.Timestamp
+	55, // 14: tlsmcp.control.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	55, // 15: tlsmcp.control.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	55, // 16: tlsmcp.control.v1.Certificate.loaded_at:type_name -> google.protobuf.Timestamp
+	7,  // 17: tlsmcp.control.v1.GetCertificatesResponse.certificates:type_name -> tlsmcp.control.v1.Certificate
+	12, // 18: tlsmcp.control.v1.TrustState.sources:type_name -> tlsmcp.control.v1.TrustSource
+	13, // 19: tlsmcp.control.v1.TrustState.policy:type_name -> tlsmcp.control.v1.Policy
+	55, // 20: tlsmcp.control.v1.TrustSource.since:type_name -> google.protobuf.Timestamp
+	55, // 21: tlsmcp.control.v1.TrustSource.next_update:type_name -> google.protobuf.Timestamp
+	55, // 22: tlsmcp.control.v1.HubState.since:type_name -> google.protobuf.Timestamp
+	55, // 23: tlsmcp.control.v1.HubState.fresh_at:type_name -> google.protobuf.Timestamp
+	56, // 24: tlsmcp.control.v1.GetScoreResponse.report:type_name -> google.protobuf.Struct
+	55, // 25: tlsmcp.control.v1.Connection.started_at:type_name -> google.protobuf.Timestamp
+	55, // 26: tlsmcp.control.v1.Connection.not_after:type_name -> google.protobuf.Timestamp
+	20, // 27: tlsmcp.control.v1.ListConnectionsResponse.connections:type_name -> tlsmcp.control.v1.Connection
+	55, // 28: tlsmcp.control.v1.Agent.first_seen:type_name -> google.protobuf.Timestamp
+	55, // 29: tlsmcp.control.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	25, // 30: tlsmcp.control.v1.ListAgentsResponse.agents:type_name -> tlsmcp.control.v1.Agent
+	55, // 31: tlsmcp.control.v1.Tool.approved_at:type_name -> google.protobuf.Timestamp
+	55, // 32: tlsmcp.control.v1.Tool.changed_at:type_name -> google.protobuf.Timestamp
+	28, // 33: tlsmcp.control.v1.ListToolsResponse.tools:type_name -> tlsmcp.control.v1.Tool
+	28, // 34: tlsmcp.control.v1.ApproveToolsResponse.tools:type_name -> tlsmcp.control.v1.Tool
+	55, // 35: tlsmcp.control.v1.AuditState.durable_at:type_name -> google.protobuf.Timestamp
+	34, // 36: tlsmcp.control.v1.AuditState.sinks:type_name -> tlsmcp.control.v1.SinkState
+	55, // 37: tlsmcp.control.v1.SearchAuditRequest.after:type_name -> google.protobuf.Timestamp
+	55, // 38: tlsmcp.control.v1.SearchAuditRequest.before:type_name -> google.protobuf.Timestamp
+	51, // 39: tlsmcp.control.v1.SearchAuditResponse.events:type_name -> tlsmcp.control.v1.Event
+	55, // 40: tlsmcp.control.v1.ExportAuditRequest.after:type_name -> google.protobuf.Timestamp
+	55, // 41: tlsmcp.control.v1.ExportAuditRequest.before:type_name -> google.protobuf.Timestamp
+	55, // 42: tlsmcp.control.v1.VerifyAuditResponse.first_time:type_name -> google.protobuf.Timestamp
+	55, // 43: tlsmcp.control.v1.VerifyAuditResponse.last_time:type_name -> google.protobuf.Timestamp
+	40, // 44: tlsmcp.control.v1.WatchVerifyAuditResponse.result:type_name -> tlsmcp.control.v1.VerifyAuditResponse
+	51, // 45: tlsmcp.control.v1.EventBatch.events:type_name -> tlsmcp.control.v1.Event
+	55, // 46: tlsmcp.control.v1.Event.time:type_name -> google.protobuf.Timestamp
+	54, // 47: tlsmcp.control.v1.Event.attributes:type_name -> tlsmcp.control.v1.Event.AttributesEntry
+	55, // 48: tlsmcp.control.v1.Counters.time:type_name -> google.protobuf.Timestamp
+	0,  // 49: tlsmcp.control.v1.ControlService.Hello:input_type -> tlsmcp.control.v1.HelloRequest
+	3,  // 50: tlsmcp.control.v1.ControlService.GetStatus:input_type -> tlsmcp.control.v1.GetStatusRequest
+	16, // 51: tlsmcp.control.v1.ControlService.GetConfig:input_type -> tlsmcp.control.v1.GetConfigRequest
+	8,  // 52: tlsmcp.control.v1.ControlService.GetCertificates:input_type -> tlsmcp.control.v1.GetCertificatesRequest
+	10, // 53: tlsmcp.control.v1.ControlService.GetTrust:input_type -> tlsmcp.control.v1.GetTrustRequest
+	14, // 54: tlsmcp.control.v1.ControlService.GetHub:input_type -> tlsmcp.control.v1.GetHubRequest
+	18, // 55: tlsmcp.control.v1.ControlService.GetScore:input_type -> tlsmcp.control.v1.GetScoreRequest
+	21, // 56: tlsmcp.control.v1.ControlService.ListConnections:input_type -> tlsmcp.control.v1.ListConnectionsRequest
+	23, // 57: tlsmcp.control.v1.ControlService.CloseConnections:input_type -> tlsmcp.control.v1.CloseConnectionsRequest
+	26, // 58: tlsmcp.control.v1.ControlService.ListAgents:input_type -> tlsmcp.control.v1.ListAgentsRequest
+	29, // 59: tlsmcp.control.v1.ControlService.ListTools:input_type -> tlsmcp.control.v1.ListToolsRequest
+	31, // 60: tlsmcp.control.v1.ControlService.ApproveTools:input_type -> tlsmcp.control.v1.ApproveToolsRequest
+	35, // 61: tlsmcp.control.v1.ControlService.SearchAudit:input_type -> tlsmcp.control.v1.SearchAuditRequest
+	37, // 62: tlsmcp.control.v1.ControlService.ExportAudit:input_type -> tlsmcp.control.v1.ExportAuditRequest
+	39, // 63: tlsmcp.control.v1.ControlService.VerifyAudit:input_type -> tlsmcp.control.v1.VerifyAuditRequest
+	41, // 64: tlsmcp.control.v1.ControlService.WatchVerifyAudit:input_type -> tlsmcp.control.v1.WatchVerifyAuditRequest
+	43, // 65: tlsmcp.control.v1.ControlService.Reload:input_type -> tlsmcp.control.v1.ReloadRequest
+	45, // 66: tlsmcp.control.v1.ControlService.Drain:input_type -> tlsmcp.control.v1.DrainRequest
+	47, // 67: tlsmcp.control.v1.ControlService.SetLogLevel:input_type -> tlsmcp.control.v1.SetLogLevelRequest
+	49, // 68: tlsmcp.control.v1.ControlService.WatchEvents:input_type -> tlsmcp.control.v1.WatchEventsRequest
+	52, // 69: tlsmcp.control.v1.ControlService.WatchCounters:input_type -> tlsmcp.control.v1.WatchCountersRequest
+	1,  // 70: tlsmcp.control.v1.ControlService.Hello:output_type -> tlsmcp.control.v1.HelloResponse
+	4,  // 71: tlsmcp.control.v1.ControlService.GetStatus:output_type -> tlsmcp.control.v1.Status
+	17, // 72: tlsmcp.control.v1.ControlService.GetConfig:output_type -> tlsmcp.control.v1.GetConfigResponse
+	9,  // 73: tlsmcp.control.v1.ControlService.GetCertificates:output_type -> tlsmcp.control.v1.GetCertificatesResponse
+	11, // 74: tlsmcp.control.v1.ControlService.GetTrust:output_type -> tlsmcp.control.v1.TrustState
+	15, // 75: tlsmcp.control.v1.ControlService.GetHub:output_type -> tlsmcp.control.v1.HubState
+	19, // 76: tlsmcp.control.v1.ControlService.GetScore:output_type -> tlsmcp.control.v1.GetScoreResponse
+	22, // 77: tlsmcp.control.v1.ControlService.ListConnections:output_type -> tlsmcp.control.v1.ListConnectionsResponse
+	24, // 78: tlsmcp.control.v1.ControlService.CloseConnections:output_type -> tlsmcp.control.v1.CloseConnectionsResponse
+	27, // 79: tlsmcp.control.v1.ControlService.ListAgents:output_type -> tlsmcp.control.v1.ListAgentsResponse
+	30, // 80: tlsmcp.control.v1.ControlService.ListTools:output_type -> tlsmcp.control.v1.ListToolsResponse
+	32, // 81: tlsmcp.control.v1.ControlService.ApproveTools:output_type -> tlsmcp.control.v1.ApproveToolsResponse
+	36, // 82: tlsmcp.control.v1.ControlService.SearchAudit:output_type -> tlsmcp.control.v1.SearchAuditResponse
+	38, // 83: tlsmcp.control.v1.ControlService.ExportAudit:output_type -> tlsmcp.control.v1.ExportAuditResponse
+	40, // 84: tlsmcp.control.v1.ControlService.VerifyAudit:output_type -> tlsmcp.control.v1.VerifyAuditResponse
+	42, // 85: tlsmcp.control.v1.ControlService.WatchVerifyAudit:output_type -> tlsmcp.control.v1.WatchVerifyAuditResponse
+	44, // 86: tlsmcp.control.v1.ControlService.Reload:output_type -> tlsmcp.control.v1.ReloadResponse
+	46, // 87: tlsmcp.control.v1.ControlService.Drain:output_type -> tlsmcp.control.v1.DrainResponse
+	48, // 88: tlsmcp.control.v1.ControlService.SetLogLevel:output_type -> tlsmcp.control.v1.SetLogLevelResponse
+	50, // 89: tlsmcp.control.v1.ControlService.WatchEvents:output_type -> tlsmcp.control.v1.EventBatch
+	53, // 90: tlsmcp.control.v1.ControlService.WatchCounters:output_type -> tlsmcp.control.v1.Counters
+	70, // [70:91] is the sub-list for method output_type
+	49, // [49:70] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_control_v1_control_proto_init() }
@@ -4480,7 +4570,7 @@ func file_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_v1_control_proto_rawDesc), len(file_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"syscall"
-
-	"golang.org/x/crypto/cryptobyte"
 )
 
 // maxRecord is the longest record that is read; TLS 1.2 allows 2 KiB over the
@@ -32,40 +30,6 @@ func Ask(conn net.Conn, h *Hello) (*Flight, error) {
 	f, err := ReadFlight(conn)
 	conn.Write(goodbye())
 	return f, err
-}
-
-// TakesGroup asks whether a server speaks TLS 1.3 with a key exchange group. The
-// hello offers that group alone and no key share, so a server that likes it says
-// so by a HelloRetryRequest: neither side makes a key. The connection is of no
-// use afterwards. Its deadline is the caller's.
-func TakesGroup(conn net.Conn, group, suite uint16) (bool, error) {
-	h := Hello{
-		Version: TLS12, Versions: []uint16{TLS13}, Suites: []uint16{suite}, Groups: []uint16{group},
-		Signatures: Signatures(), SessionID: make([]byte, 32),
-	}
-	b, err := h.Marshal()
-	if err != nil {
-		return false, fmt.Errorf("write hello: %w", err)
-	}
-	if _, err := conn.Write(b); err != nil {
-		return false, fmt.Errorf("send hello: %w", err)
-	}
-	kind, body, err := readRecord(conn)
-	conn.Write(goodbye())
-	switch {
-	case errors.Is(err, io.EOF) || hungUp(err) || err == nil && kind == recordAlert:
-		return false, nil // it refused
-	case err != nil:
-		return false, err
-	case kind != recordHandshake || len(body) < 4 || body[0] != typeServerHello:
-		return false, malformed("no ServerHello")
-	}
-	s, message := cryptobyte.String(body[1:]), cryptobyte.String(nil)
-	if !s.ReadUint24LengthPrefixed(&message) {
-		return false, malformed("ServerHello")
-	}
-	answer, err := readServerHello(message)
-	return err == nil && answer.Version == TLS13 && answer.Retry && answer.Group == group, err
 }
 
 // goodbye is a polite end, which most servers log as a client that went away.

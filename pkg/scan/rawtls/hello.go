@@ -35,6 +35,12 @@ type Hello struct {
 	Heartbeat   bool
 }
 
+// ModernHello offers TLS 1.3 with no key share: a server that likes one of the
+// groups says which by a HelloRetryRequest, and no key needs to be made.
+func ModernHello(suites, groups []uint16) *Hello {
+	return &Hello{Version: TLS12, Versions: []uint16{TLS13}, Suites: suites, Groups: groups, Signatures: Signatures(), SessionID: make([]byte, 32)}
+}
+
 // Signatures are the schemes that a probe offers when it has no opinion: the
 // old ones too.
 func Signatures() []uint16 {

@@ -307,9 +307,9 @@ func FuzzSSL2(f *testing.F) {
 	})
 }
 
-// TestTakesGroupSaysWhatAHandshakeShows: for each group and a few servers the
+// TestAHelloShowsTheGroupsThatAHandshakeDoes: for each group and a few servers the
 // answer is that of a client that makes the handshake with that group alone.
-func TestTakesGroupSaysWhatAHandshakeShows(t *testing.T) {
+func TestAHelloShowsTheGroupsThatAHandshakeDoes(t *testing.T) {
 	cert := certificate(t)
 	groups := []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521, 9999}
 	for rule, server := range map[string]*tls.Config{
@@ -322,10 +322,11 @@ func TestTakesGroupSaysWhatAHandshakeShows(t *testing.T) {
 		dial := serving(t, server)
 		for _, g := range groups {
 			conn := dial()
-			got, err := TakesGroup(conn, uint16(g), tls.TLS_AES_128_GCM_SHA256)
+			f, err := Ask(conn, ModernHello([]uint16{tls.TLS_AES_128_GCM_SHA256}, []uint16{uint16(g)}))
 			if err != nil {
-				t.Errorf("%s, %s: %v", rule, g, err)
+				t.Fatalf("%s, %s: %v", rule, g, err)
 			}
+			got := f.Hello != nil && f.Hello.Version == TLS13 && f.Hello.Group == uint16(g)
 			conn.Close()
 
 			conn = dial()
@@ -333,7 +334,7 @@ func TestTakesGroupSaysWhatAHandshakeShows(t *testing.T) {
 			want := client.Handshake() == nil && client.ConnectionState().CurveID == g
 			conn.Close()
 			if got != want {
-				t.Errorf("%s, %s: TakesGroup says %t, a handshake %t", rule, g, got, want)
+				t.Errorf("%s, %s: a hello says %t, a handshake %t", rule, g, got, want)
 			}
 		}
 	}
@@ -366,26 +367,5 @@ func serving(t *testing.T, config *tls.Config) func() net.Conn {
 		}
 		c.SetDeadline(time.Now().Add(30 * time.Second))
 		return c
-	}
-}
-
-func TestTakesGroupRefusesWhatIsNotAnAnswer(t *testing.T) {
-	for rule, answer := range map[string]string{
-		"no TLS":            "HTTP/1.1 400 Bad Request\r\n\r\n",
-		"another message":   "\x16\x03\x03\x00\x04\x04\x00\x00\x00",
-		"a hello cut short": "\x16\x03\x03\x00\x06\x02\x00\x00\x02\x03\x03",
-		"a record of alert": "\x16\x03\x03\x00\x02\x02\x00",
-	} {
-		ours, theirs := net.Pipe()
-		go func() {
-			io.ReadFull(theirs, make([]byte, 16))
-			go io.Copy(io.Discard, theirs)
-			io.WriteString(theirs, answer)
-		}()
-		if takes, err := TakesGroup(ours, 29, tls.TLS_AES_128_GCM_SHA256); takes || err == nil {
-			t.Errorf("%s: %t, %v", rule, takes, err)
-		}
-		ours.Close()
-		theirs.Close()
 	}
 }
