@@ -123,8 +123,8 @@ func (s *scoreScreen) bars(m *Model, w, h int) []string {
 	if h < 18 { // the checks matter more
 		return l.Box("Score", "measured "+fmt.Sprint(r.MeasuredPercent)+"%", lines, w, len(lines)+2, false)
 	}
-	if text := r.FIPS(); text != "" {
-		lines = append(lines, l.Dim.Paint(widget.Clean(text)))
+	if fips := r.FIPS(); fips != "" {
+		lines = append(lines, l.Dim.Paint(text.Clean(fips)))
 	}
 	wide := (inner - (columns-1)*3) / columns
 	line := ""

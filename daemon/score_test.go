@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"slices"
@@ -94,6 +95,34 @@ func TestTheScoreIsTakenFromWhatIsSoNow(t *testing.T) {
 		if !slices.Contains(r.Facts.Names(), f) {
 			t.Errorf("%s was not measured", f)
 		}
+	}
+}
+
+// TestWhatIsOfferedIsSeen: suites and groups are those that a stranger gets, and not
+// those that somebody believes the library to have.
+func TestWhatIsOfferedIsSeen(t *testing.T) {
+	s := startSidecar(t)
+	r, _ := s.d.score(t.Context())
+	suites := []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
+	groups := []string{"SecP256r1MLKEM768", "SecP384r1MLKEM1024", "X25519MLKEM768", "secp256r1", "secp384r1", "secp521r1", "x25519"}
+	if f := r.Facts.Suites; f == nil || !slices.Equal(f.Value, suites) {
+		t.Errorf("suites %+v, %q", f, r.Facts.Unmeasured["suites"])
+	}
+	if f := r.Facts.Groups; f == nil || !slices.Equal(f.Value, groups) {
+		t.Errorf("groups %+v, %q", f, r.Facts.Unmeasured["groups"])
+	}
+	if f := r.Facts.Module; f == nil || f.Value.FIPS || r.FIPS() != "" {
+		t.Errorf("module %+v, %q", f, r.FIPS())
+	}
+	narrow := s.d.tls.Load().Clone()
+	narrow.CurvePreferences = []tls.CurveID{tls.CurveP256}
+	s.d.tls.Store(narrow)
+	n, err := s.d.negotiate(t.Context())
+	if err != nil || !slices.Equal(n.groups, []string{"secp256r1"}) || !slices.Equal(n.suites, suites) || !slices.Equal(n.versions, []score.Version{score.TLS13}) {
+		t.Errorf("with one group left: %+v, %v", n, err)
+	}
+	if lines := s.logs.String(); strings.Contains(lines, "connection refused") {
+		t.Errorf("the log has the daemon's own tries:\n%s", lines)
 	}
 }
 

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,7 +139,7 @@ func newVersion() *cobra.Command {
 		if asJSON {
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "tlsmcp-hub %s (commit %s, %s)\n", v.Version, cmp.Or(v.Commit, "unknown"), v.Go)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "tlsmcp-hub %s\n", v)
 		return err
 	}}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")

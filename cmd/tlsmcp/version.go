@@ -21,11 +21,7 @@ func newVersion(s stdio) *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(s.out).Encode(v)
 			}
-			commit := v.Commit
-			if commit == "" {
-				commit = "unknown"
-			}
-			_, err := fmt.Fprintf(s.out, "tlsmcp %s (commit %s, %s)\n", v.Version, commit, v.Go)
+			_, err := fmt.Fprintf(s.out, "tlsmcp %s\n", v)
 			return err
 		},
 	}

@@ -21,7 +21,6 @@ import (
 	"cyphers.ai/tlsmcp/daemon"
 	"cyphers.ai/tlsmcp/daemon/mcpgate/children"
 	"cyphers.ai/tlsmcp/pkg/config"
-	"cyphers.ai/tlsmcp/pkg/fips"
 	"cyphers.ai/tlsmcp/pkg/version"
 )
 
@@ -67,8 +66,8 @@ SIGHUP reads the configuration again; SIGTERM and SIGINT drain and stop.
 	if *showVersion {
 		v := version.Get()
 		fmt.Fprintf(stdout, "tlsmcpd %s %s %s", v.Version, v.Commit, v.Go)
-		if m := fips.Current(); m.Enabled {
-			fmt.Fprintf(stdout, " (FIPS 140-3: %s)", m)
+		if v.FIPS != "" {
+			fmt.Fprintf(stdout, " (FIPS 140-3: %s)", v.FIPS)
 		}
 		fmt.Fprintln(stdout)
 		return exitOK

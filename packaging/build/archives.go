@@ -37,18 +37,15 @@ func (b *builder) archives() error {
 		if err != nil {
 			return err
 		}
-		base := "tlsmcp-" + b.version + "-" + goos + "-" + goarch
+		base := "tlsmcp" + b.suffix() + "-" + b.version + "-" + goos + "-" + goarch
 		members := []member{{"LICENSE", "LICENSE", 0o644}, {"README.md", "README.md", 0o644}, {"CHANGELOG.md", "CHANGELOG.md", 0o644},
 			{"third-party-licenses.txt.gz", filepath.Join(b.work, "tlsmcp", "third-party-licenses.txt.gz"), 0o644}}
 		if goos == "linux" {
 			members[3].from = filepath.Join(b.work, "all", "third-party-licenses.txt.gz")
 		}
-		suffix := ""
-		if goos == "windows" {
-			suffix = ".exe"
-		}
 		for _, program := range programs {
-			members = append(members, member{program + suffix, filepath.Join(dir, program+suffix), 0o755})
+			program += executable(goos)
+			members = append(members, member{program, filepath.Join(dir, program), 0o755})
 		}
 		if goos == "windows" {
 			err = b.zip(base, members)

@@ -59,7 +59,7 @@ func (b *builder) boms() error {
 			if err != nil {
 				return err
 			}
-			name := fmt.Sprintf("%s-%s-linux-%s.cdx.json", program, b.version, arch)
+			name := fmt.Sprintf("%s-%s-linux-%s.cdx.json", program+b.suffix(), b.version, arch)
 			if err := os.WriteFile(filepath.Join(b.dist, name), append(text, '\n'), 0o644); err != nil {
 				return err
 			}
@@ -69,12 +69,16 @@ func (b *builder) boms() error {
 }
 
 func (b *builder) billOf(program, arch string, info *debug.BuildInfo) bom {
-	id := sha256.Sum256([]byte(program + b.version + b.commit + arch))
+	id := sha256.Sum256([]byte(program + b.suffix() + b.version + b.commit + arch))
 	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // a UUID of version 8 (RFC 9562): of our own making
 	self := component{Type: "application", Ref: program, Name: program, Version: b.version,
 		Properties: []property{{"tlsmcp:commit", b.commit}, {"tlsmcp:platform", "linux/" + arch}}}
 	d := depends{Ref: program, On: []string{}}
 	list := []component{{Type: "library", Ref: "pkg:golang/std", Name: "std", Version: info.GoVersion, PURL: "pkg:golang/std@" + info.GoVersion[len("go"):]}}
+	if v := moduleOf(info); v != "" {
+		purl := "pkg:golang/golang.org/fips140@" + v // as the go command names it where it unpacks it
+		list = append(list, component{Type: "library", Ref: purl, Name: "golang.org/fips140", Version: v, PURL: purl})
+	}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
 			m = m.Replace

@@ -122,7 +122,7 @@ func (b *builder) image(m *image) error {
 	if err != nil {
 		return err
 	}
-	whole.Annotations = map[string]string{"org.opencontainers.image.ref.name": b.version, "io.containerd.image.name": m.name + ":" + b.version}
+	whole.Annotations = map[string]string{"org.opencontainers.image.ref.name": b.version, "io.containerd.image.name": m.name + b.suffix() + ":" + b.version}
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": indexType, "manifests": []descriptor{whole}})
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func (b *builder) image(m *image) error {
 	if err := errors.Join(l.file("index.json", index), l.tar.Close()); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(b.dist, m.name+"-"+b.version+".oci.tar"), out.Bytes(), 0o644)
+	return os.WriteFile(filepath.Join(b.dist, m.name+b.suffix()+"-"+b.version+".oci.tar"), out.Bytes(), 0o644)
 }
 
 // manifest adds the image of one architecture.
@@ -144,7 +144,7 @@ func (b *builder) manifest(l *layout, m *image, arch string) (descriptor, error)
 		return descriptor{}, err
 	}
 	labels := map[string]string{
-		"org.opencontainers.image.title": m.name, "org.opencontainers.image.description": m.about, "org.opencontainers.image.licenses": "Apache-2.0",
+		"org.opencontainers.image.title": m.name + b.suffix(), "org.opencontainers.image.description": m.about, "org.opencontainers.image.licenses": "Apache-2.0",
 		"org.opencontainers.image.version": b.version, "org.opencontainers.image.revision": b.commit, "org.opencontainers.image.source": "https://cyphers.ai/tlsmcp",
 	}
 	config, err := l.json("application/vnd.oci.image.config.v1+json", map[string]any{

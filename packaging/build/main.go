@@ -8,16 +8,21 @@
 package main
 
 import (
+	"cmp"
+	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"cyphers.ai/tlsmcp/pkg/fips"
 )
 
 // builder is one run.
@@ -28,21 +33,38 @@ type builder struct {
 	commit   string   // that was built
 	arches   []string // of the packages
 	when     time.Time
-	fips     string   // GOFIPS140 of the programs
+	fips     string   // GOFIPS140 of the programs; off: they use the standard library as it comes
 	kinds    []string // of packages
 	pictures bool     // the container images, where rest does not make them
 	rest     bool     // the archives, bills of materials and checksums as well
 }
 
+// off is the GOFIPS140 of an ordinary build.
+const off = "off"
+
+// fipsSuffix is what the names of packages, images and archives end in that are
+// built on a validated module. The name tells them apart, and not the version: in
+// a repository with both, an upgrade must not make one of the other.
+const fipsSuffix = "-fips"
+
+// suffix is what names end in here.
+func (b *builder) suffix() string {
+	if b.fips == off {
+		return ""
+	}
+	return fipsSuffix
+}
+
 func main() {
 	var b builder
 	var arches, only string
-	flag.StringVar(&b.dist, "dist", "dist", "directory for the results")
+	flag.StringVar(&b.dist, "dist", "", "directory for the results, which is emptied first (default: dist, or dist-fips)")
 	flag.StringVar(&b.version, "version", "", "version of the packages (default: from git)")
 	flag.StringVar(&arches, "arch", "amd64,arm64", "architectures of the packages")
 	flag.StringVar(&only, "only", "", "only these, and nothing else: deb, rpm, image")
-	flag.StringVar(&b.fips, "fips140", "off", "GOFIPS140 of the programs: off, or a version of Go's cryptographic module")
+	flag.StringVar(&b.fips, "fips140", off, "build the packages tlsmcp-fips and tlsmcp-hub-fips on Go's FIPS 140-3 module: certified, or a version that is validated")
 	flag.Parse()
+	b.dist = cmp.Or(b.dist, "dist"+b.suffix())
 	b.arches, b.kinds, b.rest = strings.Split(arches, ","), []string{"deb", "rpm"}, only == ""
 	if only != "" {
 		b.kinds = strings.Split(only, ",")
@@ -112,9 +134,6 @@ func (b *builder) describe() error {
 	} else {
 		b.version = "0.1.0~dev." + b.when.Format("20060102150405") + ".g" + commit[:9]
 	}
-	if b.fips != "off" {
-		b.version += "+fips"
-	}
 	return nil
 }
 
@@ -126,12 +145,56 @@ func (b *builder) compile(goos, goarch string, programs ...string) (dir string, 
 		return "", err
 	}
 	args := append([]string{"build"}, strings.Fields(string(lean))...)
-	args = append(args, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -funcalign=16 -buildid= -X cyphers.ai/tlsmcp/pkg/version.version="+b.version+
+	version := b.version
+	if b.fips != off {
+		version += "+fips" // so that a fleet shows which sidecars are
+	}
+	args = append(args, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -funcalign=16 -buildid= -X cyphers.ai/tlsmcp/pkg/version.version="+version+
 		" -X cyphers.ai/tlsmcp/pkg/version.commit="+b.commit, "-o", dir+"/")
 	for _, p := range programs {
 		args = append(args, "./cmd/"+p)
 	}
-	return dir, b.command([]string{"CGO_ENABLED=0", "GOOS=" + goos, "GOARCH=" + goarch, "GOFIPS140=" + b.fips, "GOAMD64=v1", "GOARM64=v8.0"}, "go", args...)
+	env := []string{"CGO_ENABLED=0", "GOOS=" + goos, "GOARCH=" + goarch, "GOFIPS140=" + b.fips, "GOAMD64=v1", "GOARM64=v8.0"}
+	if err := b.command(env, "go", args...); err != nil {
+		return "", err
+	}
+	return dir, b.onModule(filepath.Join(dir, programs[0]+executable(goos)))
+}
+
+// executable is what the names of programs end in.
+func executable(goos string) string {
+	if goos == "windows" {
+		return ".exe"
+	}
+	return ""
+}
+
+// onModule refuses a program that is to be on a validated module and is not: its
+// name would promise what fips.mode = "on" then refuses.
+func (b *builder) onModule(program string) error {
+	if b.fips == off {
+		return nil
+	}
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	version, _, _ := strings.Cut(moduleOf(info), "-") // behind it is a digest
+	if m := (fips.Module{Version: version, Enabled: true}); !m.Validated() {
+		return fmt.Errorf("--fips140 %s: %w", b.fips, m.Require())
+	}
+	return nil
+}
+
+// moduleOf is the version of Go's cryptographic module that a program was linked
+// with; empty: the standard library's.
+func moduleOf(info *debug.BuildInfo) string {
+	for _, s := range info.Settings {
+		if s.Key == "GOFIPS140" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // command runs a program with the time of the commit in its environment.

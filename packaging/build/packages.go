@@ -2,15 +2,19 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
@@ -30,20 +34,22 @@ func (b *builder) packages() error {
 	if err := gz(filepath.Join(b.work, "changelog.gz"), page); err != nil {
 		return err
 	}
+	// A package is packed by one processor, which takes about as long as compiling
+	// what is in it: the next architecture is compiled meanwhile.
+	var packing errgroup.Group
+	packing.SetLimit(runtime.NumCPU())
 	for _, arch := range b.arches {
 		programs, err := b.compile("linux", arch, "tlsmcpd", "tlsmcp", "tlsmcp-hub")
 		if err != nil {
-			return err
+			return errors.Join(err, packing.Wait())
 		}
 		for _, name := range []string{"tlsmcp", "tlsmcp-hub"} {
 			for _, kind := range b.kinds {
-				if err := b.nfpm(name, kind, arch, programs); err != nil {
-					return err
-				}
+				packing.Go(func() error { return b.nfpm(name, kind, arch, programs) })
 			}
 		}
 	}
-	return nil
+	return packing.Wait()
 }
 
 const maintainer = "The tlsmcp project <tlsmcp@cyphers.ai>"
@@ -83,6 +89,11 @@ func (b *builder) nfpm(name, kind, arch, programs string) error {
 	vars := map[string]string{
 		"ARCH": arch, "VERSION": b.version, "BIN": programs, "GEN": filepath.Join(b.work, name), "WORK": b.work,
 		"MAINTAINER": maintainer, "MTIME": b.when.Format(time.RFC3339), "ZSH": vendor,
+		"FIPS": b.suffix(), "OTHER": fipsSuffix, "PROVIDES": "", "IN_FIPS": "", "NOTE": "",
+	}
+	if b.fips != off {
+		vars["OTHER"], vars["IN_FIPS"], vars["NOTE"] = "", " (FIPS 140-3)", "\n  It is built on Go's FIPS 140-3 module, in a version that is validated."
+		vars["PROVIDES"] = map[string]string{"deb": fmt.Sprintf("\"%s (= %s-1)\"", name, b.version), "rpm": fmt.Sprintf("\"%s = %s-1\"", name, b.version)}[kind]
 	}
 	missing := ""
 	filled := os.Expand(string(text), func(v string) string {

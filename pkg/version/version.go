@@ -10,8 +10,11 @@ package version
 
 import (
 	"cmp"
+	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"cyphers.ai/tlsmcp/pkg/fips"
 )
 
 // The linker writes these; nothing else does. They are variables because -X
@@ -23,9 +26,19 @@ var (
 
 // Info is one build.
 type Info struct {
-	Version string `json:"version"` // "1.2.3", or "devel"
-	Commit  string `json:"commit"`  // revision, "-dirty" after it when files were changed; may be empty
-	Go      string `json:"go"`      // toolchain, "go1.26.0"
+	Version string `json:"version"`        // "1.2.3", or "devel"
+	Commit  string `json:"commit"`         // revision, "-dirty" after it when files were changed; may be empty
+	Go      string `json:"go"`             // toolchain, "go1.26.0"
+	FIPS    string `json:"fips,omitempty"` // "uses validated module v1.0.0"; empty outside of FIPS mode
+}
+
+// String is what a person reads: "1.2.3 (commit abcdef0, go1.26.0)".
+func (i Info) String() string {
+	text := fmt.Sprintf("%s (commit %s, %s", i.Version, cmp.Or(i.Commit, "unknown"), i.Go)
+	if i.FIPS != "" {
+		text += ", FIPS 140-3: " + i.FIPS
+	}
+	return text + ")"
 }
 
 // Get returns the build that is running.
@@ -34,7 +47,11 @@ func Get() Info {
 	if !ok {
 		build = &debug.BuildInfo{}
 	}
-	return describe(version, commit, build)
+	info := describe(version, commit, build)
+	if m := fips.Current(); m.Enabled {
+		info.FIPS = m.String()
+	}
+	return info
 }
 
 // describe joins what the linker set with what the Go tool recorded; the

@@ -36,6 +36,23 @@ func (w *world) handshake(d *daemon, cert, key string, options ...string) (said 
 	return string(out), strings.Contains(string(out), "HTTP/1.1 200")
 }
 
+// cli is what tlsmcp says of the daemon.
+func (d *daemon) cli(args string) (string, error) {
+	out, err := exec.Command(tlsmcpCLI, append(strings.Fields(args), "--socket", d.socket())...).Output()
+	return string(out), err
+}
+
+// mustTell fails when tlsmcp does not say some words.
+func (d *daemon) mustTell(t *testing.T, args string, words ...string) {
+	t.Helper()
+	out, err := d.cli(args)
+	for _, w := range words {
+		if err != nil || !strings.Contains(out, w) {
+			t.Errorf("tlsmcp %s does not say %q: %v\n%s", args, w, err, out)
+		}
+	}
+}
+
 func TestFIPSMode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -49,7 +66,7 @@ func TestFIPSMode(t *testing.T) {
 			if code := d.awaitExit(); code != 1 {
 				t.Errorf("%q: exit code %d, want 1", env, code)
 			}
-			for _, want := range []string{"fips.mode", "hint: install the build"} {
+			for _, want := range []string{"fips.mode", "hint: install the package tlsmcp-fips"} {
 				if !strings.Contains(d.text(), want) {
 					t.Errorf("%q: it does not say %q:\n%s", env, want, d.text())
 				}
@@ -88,15 +105,23 @@ func TestFIPSMode(t *testing.T) {
 			}
 		})
 	}
-	t.Run("the status tells the module", func(t *testing.T) {
-		out, err := exec.Command(tlsmcpCLI, "status", "--socket", d.socket()).Output()
-		if !strings.Contains(string(out), "uses validated module v1.0.0") {
-			t.Errorf("%v:\n%s", err, out)
-		}
+	t.Run("status and score tell the module and what was seen to be offered", func(t *testing.T) {
+		d.mustTell(t, "score", "FIPS 140-3: validated module v1.0.0; offers 2 suites and 6 groups, all approved") // it measures
+		d.mustTell(t, "status", "uses validated module v1.0.0", "offers 2 suites and 6 groups, all approved")
+		d.mustTell(t, "status --json", `"fips": "v1.0.0"`, `"X25519MLKEM768"`, `"unapproved": []`)
+		d.mustTell(t, "score --json", "accepts TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384; all approved by FIPS 140-3 (validated module v1.0.0)")
 		version, err := exec.Command(program, "--version").Output()
 		if err != nil || !strings.Contains(string(version), "uses validated module v1.0.0") {
 			t.Errorf("%v: %s", err, version)
 		}
+	})
+	t.Run("of an ordinary build they say nothing of it, and what it offers besides", func(t *testing.T) {
+		for _, verb := range []string{"score", "status"} {
+			if out, err := ordinary.cli(verb); err != nil || strings.Contains(out, "FIPS 140-3") {
+				t.Errorf("%s: %v\n%s", verb, err, out)
+			}
+		}
+		ordinary.mustTell(t, "score --json", `"TLS_CHACHA20_POLY1305_SHA256"`, `"x25519"`)
 	})
 	t.Run("and the hybrid group is there", func(t *testing.T) {
 		mustFetch(t, w.http(w.client("alice"), false), d, "/seen")
