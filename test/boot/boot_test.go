@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,14 +65,16 @@ func command(t *testing.T, dir, name string, args ...string) string {
 	return out.String()
 }
 
-// builds are the packages: of the build before, and of this one.
-type builds struct{ before, now string }
+// builds are the packages: of the build before, of this one, and of this one on
+// the FIPS module.
+type builds struct{ before, now, fips string }
 
 func build(t *testing.T) builds {
 	t.Helper()
-	b := builds{filepath.Join(t.TempDir(), "before"), filepath.Join(t.TempDir(), "now")}
+	b := builds{filepath.Join(t.TempDir(), "before"), filepath.Join(t.TempDir(), "now"), filepath.Join(t.TempDir(), "fips")}
 	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--version", "0.0.1", "--dist", b.before)
 	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--dist", b.now)
+	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--fips140", "certified", "--dist", b.fips)
 	return b
 }
 
@@ -90,7 +93,7 @@ func TestPackages(t *testing.T) {
 
 // lint fails on whatever lintian or rpmlint says that no override explains.
 func lint(t *testing.T, b builds) {
-	debs, rpms := glob(t, b.now, "*.deb"), glob(t, b.now, "*.rpm")
+	debs, rpms := slices.Concat(glob(t, b.now, "*.deb"), glob(t, b.fips, "*.deb")), slices.Concat(glob(t, b.now, "*.rpm"), glob(t, b.fips, "*.rpm"))
 	out, err := exec.Command("lintian", append([]string{"--fail-on", "error,warning", "--tag-display-limit", "0", "--allow-root"}, debs...)...).CombinedOutput()
 	if err != nil {
 		t.Errorf("lintian: %v\n%s", err, out)
@@ -202,11 +205,14 @@ func booted(t *testing.T, b builds, root string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// The repository as it was, and as it is with the new build in it.
+	// The repository as it was, as it is with the new build in it, and with the FIPS
+	// build as well.
 	key := signingKey(t)
 	command(t, project, "packaging/repo/repo.sh", b.before, filepath.Join(dir, "old"), key)
 	command(t, project, "cp", "-r", filepath.Join(dir, "old"), filepath.Join(dir, "new"))
 	command(t, project, "packaging/repo/repo.sh", b.now, filepath.Join(dir, "new"), key)
+	command(t, project, "cp", "-r", filepath.Join(dir, "new"), filepath.Join(dir, "fips"))
+	command(t, project, "packaging/repo/repo.sh", b.fips, filepath.Join(dir, "fips"), key)
 	command(t, project, "cp", filepath.Join(dir, "new/tlsmcp-archive-keyring.gpg"), filepath.Join(root, "usr/share/keyrings"))
 	command(t, project, "go", "build", "-o", filepath.Join(dir, "probe"), "./test/boot/probe")
 	command(t, project, "cp", "test/boot/checks.sh", dir)

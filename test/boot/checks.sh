@@ -242,6 +242,41 @@ rule "a call after the downgrade" call web
 repo new
 rule "up again" apt upgrade
 
+# --- the build on the FIPS module, in one repository with the ordinary one
+offers() { curl -sS --max-time 10 --cacert root.pem --cert web.crt --key web.key "$@" https://localhost:8443/; }
+config=/etc/tlsmcp/tlsmcp.toml
+repo fips
+rule "an upgrade makes no FIPS build of an ordinary one" apt upgrade
+rule "it is the ordinary one still" says "ii" dpkg-query -W -f '${db:Status-Abbrev}' tlsmcp
+printf '[fips]\nmode = "on"\n' >>$config
+rule "which refuses fips.mode on, and names the package" says "install the package tlsmcp-fips" as tlsmcp tlsmcpd --config $config
+rule "the FIPS build installs" apt install tlsmcp-fips tlsmcp-hub-fips
+rule "the daemon that was enabled runs, on the validated module" ready
+rule "which it names" says "uses validated module" "/proc/$(pid)/exe" --version
+rule "the second sidecar runs too" ready 9091
+rule "the status tells what is offered" soon says "all approved" as alice tlsmcp status
+rule "and the score" says "FIPS 140-3: validated module" as alice tlsmcp score
+rule "P-256 is served" offers --curves P-256
+rule "X25519 alone is refused" says "alert handshake failure" offers --curves X25519
+rule "ChaCha20-Poly1305 alone is refused" says "alert handshake failure" offers --tls13-ciphers TLS_CHACHA20_POLY1305_SHA256
+rule "who was allowed comes in" call web
+rule "and its Hub issues" as alice tlsmcp cert issue --type client --service fips --out /home/alice/fips
+rule "to purge the ordinary one takes nothing from it" apt purge tlsmcp tlsmcp-hub
+rule "its configuration is there" grep -q stranger $config
+rule "it is enabled" systemctl is-enabled tlsmcpd.service
+rule "the Hub's socket is open" systemctl is-active tlsmcp-hub.socket
+rule "an upgrade leaves it in its place" apt upgrade
+rule "it is the FIPS build still" says "ii" dpkg-query -W -f '${db:Status-Abbrev}' tlsmcp-fips
+sed -i '/^\[fips\]$/,$d' $config
+rule "the ordinary build takes its place again" apt install tlsmcp tlsmcp-hub
+rule "and runs" ready
+rule "without the module" fails says "FIPS" tlsmcpd --version
+rule "to purge the FIPS build takes nothing" apt purge tlsmcp-fips tlsmcp-hub-fips
+rule "the configuration is there" grep -q stranger $config
+rule "the daemon is enabled" systemctl is-enabled tlsmcpd.service
+rule "the Hub answers" as alice tlsmcp hub fleet
+repo new
+
 # --- sockets of systemd's
 systemctl disable --now -q tlsmcpd@pay
 systemctl stop tlsmcpd

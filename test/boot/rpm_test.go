@@ -60,10 +60,25 @@ func rpms(t *testing.T, b builds, system string) {
 	holds("and brings the new program", !strings.HasPrefix(command(t, ".", "chroot", root, "/usr/bin/tlsmcpd", "--version"), "tlsmcpd 0.0.1 "))
 	rpm(append([]string{"-U", "--nodeps", "--oldpackage"}, glob(t, b.before, "*.rpm")...)...)
 	holds("the build before installs over it", strings.HasPrefix(command(t, ".", "chroot", root, "/usr/bin/tlsmcpd", "--version"), "tlsmcpd 0.0.1 "))
-	rpm("-e", "--nodeps", "tlsmcp", "tlsmcp-hub")
+	swapped(t, b, rpm, holds, exists)
+	holds("the FIPS build takes the ordinary one's place", strings.Contains(command(t, ".", "chroot", root, "/usr/bin/tlsmcpd", "--version"), "uses validated module"))
+	holds("and takes over the configuration that was edited", has("etc/tlsmcp/tlsmcp.toml", "edited"))
+	rpm("-V", "--nodeps", "tlsmcp-fips", "tlsmcp-hub-fips")
+	rpm("-e", "--nodeps", "tlsmcp-fips", "tlsmcp-hub-fips")
 	holds("erasing takes the programs", !exists("usr/bin/tlsmcpd") && !exists("usr/bin/tlsmcp-hub"))
 	holds("keeps a configuration that was edited", has("etc/tlsmcp/tlsmcp.toml.rpmsave", "edited"))
 	holds("and keeps the keys", has("var/lib/tlsmcp-hub/hub.db", "keys"))
+}
+
+// swapped does what dnf swap does in one transaction: the new packages come before
+// the old ones go.
+func swapped(t *testing.T, b builds, rpm func(...string) string, holds func(string, bool), exists func(string) bool) {
+	t.Helper()
+	const enabled = "etc/systemd/system/multi-user.target.wants/tlsmcpd.service"
+	before := exists(enabled)
+	rpm(append([]string{"-i", "--nodeps", "--replacefiles"}, glob(t, b.fips, "*.rpm")...)...)
+	rpm("-e", "--nodeps", "tlsmcp", "tlsmcp-hub")
+	holds("what is enabled stays so when the FIPS build comes", before && exists(enabled))
 }
 
 func mode(name string) string {
