@@ -34,6 +34,7 @@ type builder struct {
 	arches   []string // of the packages
 	when     time.Time
 	fips     string   // GOFIPS140 of the programs; off: they use the standard library as it comes
+	quick    bool     // packages are packed fast, and are larger
 	kinds    []string // of packages
 	pictures bool     // the container images, where rest does not make them
 	rest     bool     // the archives, bills of materials and checksums as well
@@ -63,6 +64,7 @@ func main() {
 	flag.StringVar(&arches, "arch", "amd64,arm64", "architectures of the packages")
 	flag.StringVar(&only, "only", "", "only these, and nothing else: deb, rpm, image")
 	flag.StringVar(&b.fips, "fips140", off, "build the packages tlsmcp-fips and tlsmcp-hub-fips on Go's FIPS 140-3 module: certified, or a version that is validated")
+	flag.BoolVar(&b.quick, "quick", false, "pack the packages fast: they are larger, for tests")
 	flag.Parse()
 	b.dist = cmp.Or(b.dist, "dist"+b.suffix())
 	b.arches, b.kinds, b.rest = strings.Split(arches, ","), []string{"deb", "rpm"}, only == ""

@@ -90,6 +90,10 @@ func (b *builder) nfpm(name, kind, arch, programs string) error {
 		"ARCH": arch, "VERSION": b.version, "BIN": programs, "GEN": filepath.Join(b.work, name), "WORK": b.work,
 		"MAINTAINER": maintainer, "MTIME": b.when.Format(time.RFC3339), "ZSH": vendor,
 		"FIPS": b.suffix(), "OTHER": fipsSuffix, "PROVIDES": "", "IN_FIPS": "", "NOTE": "",
+		"PACKED": "xz",
+	}
+	if b.quick {
+		vars["PACKED"] = "gzip"
 	}
 	if b.fips != off {
 		vars["OTHER"], vars["IN_FIPS"], vars["NOTE"] = "", " (FIPS 140-3)", "\n  It is built on Go's FIPS 140-3 module, in a version that is validated."

@@ -72,9 +72,9 @@ type builds struct{ before, now, fips string }
 func build(t *testing.T) builds {
 	t.Helper()
 	b := builds{filepath.Join(t.TempDir(), "before"), filepath.Join(t.TempDir(), "now"), filepath.Join(t.TempDir(), "fips")}
-	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--version", "0.0.1", "--dist", b.before)
+	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--version", "0.0.1", "--quick", "--dist", b.before)
 	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--dist", b.now)
-	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--fips140", "certified", "--dist", b.fips)
+	command(t, project, "go", "run", "./packaging/build", "--only", "deb,rpm", "--arch", "amd64", "--fips140", "certified", "--quick", "--dist", b.fips)
 	return b
 }
 
