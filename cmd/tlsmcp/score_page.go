@@ -145,8 +145,8 @@ func (p *scorePage) categories(r *score.Report) {
 		}
 		p.line("  %-14s %s  %s", c.Name, p.paintPart(c.Points, c.Of, p.bar(c.Points, c.Of, 20)), p.paint.dim(fmt.Sprintf("%s of %s", hundredths(c.Points), hundredths(c.Of))))
 	}
-	if text := r.FIPS(); text != "" {
-		p.line("  %s", text)
+	if fips := r.FIPS(); fips != "" {
+		p.line("  %s", fips)
 	}
 	if r.MeasuredPercent < 100 {
 		p.line("  %s", p.paint.dim(fmt.Sprintf("%d%% of what applies is measured", r.MeasuredPercent)))

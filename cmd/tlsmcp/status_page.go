@@ -108,15 +108,15 @@ func (p *statusPage) crypto() {
 	if p.st.GetFips() == "" {
 		return
 	}
-	p.row("crypto", "FIPS 140-3 mode, %s", p.paint.good("uses validated module "+printable(p.st.GetFips())))
+	p.row("crypto", "FIPS 140-3 mode, %s", p.paint.good("uses validated module "+text.Clean(p.st.GetFips())))
 	o := p.st.GetOffered()
 	switch {
 	case o == nil:
 		p.more(p.paint.warn("what it offers has not been measured yet"))
 	case len(o.GetUnapproved()) > 0:
-		p.more(p.paint.bad("offers what is not approved: " + printable(strings.Join(o.GetUnapproved(), ", "))))
+		p.more(p.paint.bad("offers what is not approved: " + text.Clean(strings.Join(o.GetUnapproved(), ", "))))
 	default:
-		p.more(fmt.Sprintf("offers %s and %s, %s", many(len(o.GetSuites()), "suite"), many(len(o.GetGroups()), "group"), p.paint.good("all approved")) +
+		p.more(fmt.Sprintf("offers %s and %s, %s", text.Plural(len(o.GetSuites()), "suite"), text.Plural(len(o.GetGroups()), "group"), p.paint.good("all approved")) +
 			p.paint.dim(", seen "+span(since(p.st.GetNow(), o.GetMeasuredAt()))+" ago"))
 	}
 }
