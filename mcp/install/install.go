@@ -255,14 +255,33 @@ func (c *Change) Apply(now time.Time) (backup string, err error) {
 		if text, err := os.ReadFile(c.File); err != nil || string(text) != string(c.Before) {
 			return "", fmt.Errorf("%s has changed while it was being edited; try again", c.File)
 		}
-		backup = c.File + ".backup-" + now.Format("20060102-150405")
-		if err := pki.WriteFileAtomic(backup, c.Before, c.mode); err != nil {
+		if backup, err = c.keep(c.File + ".backup-" + now.Format("20060102-150405")); err != nil {
 			return "", err
 		}
 	} else if err := os.MkdirAll(filepath.Dir(c.File), 0o755); err != nil {
 		return "", err
 	}
 	return backup, pki.WriteFileAtomic(c.File, c.After, c.mode)
+}
+
+// keep writes a copy of what was there before, beside copies that are there already:
+// the first of them is the person's own.
+func (c *Change) keep(name string) (string, error) {
+	for n := 1; ; n++ {
+		file := name
+		if n > 1 {
+			file = fmt.Sprintf("%s-%d", name, n)
+		}
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, c.mode)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		_, err = f.Write(c.Before)
+		return file, errors.Join(err, f.Sync(), f.Close())
+	}
 }
 
 // Diff is the change as lines, with some around them.

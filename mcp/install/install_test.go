@@ -227,8 +227,15 @@ func TestInstallAndUninstall(t *testing.T) {
 	if err := os.WriteFile(file, c.Before, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Apply(now); err != nil {
+	second, err := c.Apply(now) // within the same second
+	if err != nil {
 		t.Fatal(err)
+	}
+	if kept, err := os.ReadFile(backup); err != nil || string(kept) != mine {
+		t.Errorf("the first backup is now %q, %v", kept, err)
+	}
+	if kept, err := os.ReadFile(second); err != nil || string(kept) != string(c.Before) {
+		t.Errorf("the second backup is %q, %v", kept, err)
 	}
 	want := "// mine\n{\n  \"servers\": {\n    \"other\": {}\n  }\n}\n"
 	if left, err := os.ReadFile(file); err != nil || string(left) != want {
