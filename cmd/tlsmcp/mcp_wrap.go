@@ -189,7 +189,7 @@ func (w *wrap) configure() error {
 		"backend":     map[string]any{"protocol": "mcp-stdio", "command": w.argv, "env": env},
 		"mtls":        map[string]any{"ca_file": "ca.crt", "allowed_services": []string{w.o.agent}},
 		"server_cert": map[string]any{"cert_file": "server.crt", "key_file": "server.key"},
-		"mcp_gateway": map[string]any{"default": "allow", "child_paths": w.o.paths},
+		"mcp_gateway": map[string]any{"default": "allow", "child_paths": append([]string{}, w.o.paths...)}, // a list, also when it is empty
 		"admin":       map[string]any{"address": ""},
 		"state":       map[string]any{"dir": w.file("state")},
 		"audit":       map[string]any{"dir": w.file("audit")},

@@ -53,6 +53,19 @@ func TestWrap(t *testing.T) {
 	}
 }
 
+// TestWrapOfTheSystemsProgram: it needs no path but the system's.
+func TestWrapOfTheSystemsProgram(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	p := program(t, tlsmcp, "mcp", "wrap", "--", "/bin/cat")
+	p.line(`    {"mcpServers"`)
+	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("after Ctrl-C: %v\n%s", err, p.out.String())
+	}
+}
+
 // TestInspector has the MCP Inspector's command line use a protected server by
 // way of the entry that tlsmcp mcp install writes.
 func TestInspector(t *testing.T) {
