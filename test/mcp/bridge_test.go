@@ -63,8 +63,20 @@ type sdk struct {
 
 func newSDK(t *testing.T, command ...string) *sdk {
 	t.Helper()
+	return sdkOf(t, node.ClientOptions{Command: command})
+}
+
+// newSDKAt is a client of a server at an address.
+func newSDKAt(t *testing.T, url string) *sdk {
+	t.Helper()
+	return sdkOf(t, node.ClientOptions{URL: url})
+}
+
+func sdkOf(t *testing.T, o node.ClientOptions) *sdk {
+	t.Helper()
 	c := &sdk{t: t, stderr: &buffer{}}
-	c.Client = must(npm.NewClient(node.ClientOptions{Command: command, Stderr: c.stderr}))(t)
+	o.Stderr = c.stderr
+	c.Client = must(npm.NewClient(o))(t)
 	t.Cleanup(func() {
 		c.Close()
 		if t.Failed() {

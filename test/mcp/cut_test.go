@@ -42,6 +42,7 @@ func TestRevokedAgentsCallIsCut(t *testing.T) {
 		{"stdio, through the bridge", stdio, callThroughBridge},
 		{"streamable HTTP", streamable, callDirectly},
 		{"streamable HTTP, through the bridge", streamable, callThroughBridge},
+		{"streamable HTTP, through the bridge over HTTP", streamable, callThroughListeningBridge},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			w, best := start(t, tt.config(t)), time.Hour
@@ -123,7 +124,16 @@ func callDirectly(t *testing.T, w *world) underway {
 
 // callThroughBridge begins a call as the official SDK's client of the bridge.
 func callThroughBridge(t *testing.T, w *world) underway {
-	c, ended := newSDK(t, w.connectLine("full")...), make(chan time.Time, 1)
+	return callOver(t, w, newSDK(t, w.connectLine("full")...))
+}
+
+// callThroughListeningBridge is callThroughBridge for a client that speaks HTTP.
+func callThroughListeningBridge(t *testing.T, w *world) underway {
+	return callOver(t, w, newSDKAt(t, w.bridged("full")))
+}
+
+func callOver(t *testing.T, w *world, c *sdk) underway {
+	ended := make(chan time.Time, 1)
 	c.do("connect")
 	go func() {
 		_, err := c.try("callTool", long())
