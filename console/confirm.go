@@ -192,7 +192,11 @@ func (c *confirm) view(m *Model, w, h int) []string {
 		lines = append(lines, "", l.Text.Paint("Type ")+l.Strong.Paint(text.Clean(c.typed))+l.Text.Paint(" to go on: ")+c.input.view(l, inner-20-widget.Width(c.typed)))
 	}
 	cancel := l.Tab.Paint("[ Cancel ]") + l.Dim.Paint(" "+l.Glyphs.Enter)
-	yes := l.Key.Paint("y") + " " + l.Bad.Paint(c.verb)
+	colour := l.Strong
+	if c.grave { // nothing brings it back
+		colour = l.Bad
+	}
+	yes := l.Key.Paint("y") + " " + colour.Paint(c.verb)
 	if !c.armed() {
 		yes = l.Dim.Paint("y " + c.verb)
 	}

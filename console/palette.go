@@ -106,7 +106,7 @@ func (m *Model) openForm(c Command) tea.Cmd {
 		return nil
 	}
 	if len(c.Fields) == 0 {
-		m.overlay = &confirm{title: c.Path, lines: []string{c.Short + "."}, verb: c.Path, order: Order{c.Path, Args{}}}
+		m.overlay = &confirm{title: c.Path, grave: true, lines: []string{c.Short + "."}, verb: c.Path, order: Order{c.Path, Args{}}}
 		return nil
 	}
 	m.overlay = newForm(c.Path, c.Short+".", c.Fields, func(a Args) Order { return Order{c.Path, a} })

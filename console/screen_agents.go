@@ -134,8 +134,8 @@ func (a *agentsScreen) table(m *Model) *widget.Table {
 				return widget.Cell{Text: text.Count(n), Style: style}
 			}
 			return widget.Row{Dim: m.old(), Cells: []widget.Cell{
-				{Text: text.Clean(cmp.Or(shortIdentity(r.GetIdentity()), "(no certificate)")), Style: l.Text}, number(r.GetCalls(), l.Strong), number(r.GetRefused(), l.Bad), number(r.GetFailed(), l.Warn),
-				number(uint64(r.GetConnections()), l.Good), {Text: text.Clean(lastCall(r)), Style: l.Info}, {Text: widget.Ago(now, r.GetLastSeen().AsTime()), Style: l.Dim},
+				{Text: text.Clean(cmp.Or(strings.TrimPrefix(shortIdentity(r.GetIdentity()), "agent/"), "(no certificate)")), Style: l.Text}, number(r.GetCalls(), l.Strong), number(r.GetRefused(), l.Bad), number(r.GetFailed(), l.Warn),
+				number(uint64(r.GetConnections()), l.Good), {Text: text.Clean(cmp.Or(r.GetLastTool(), r.GetLastMethod())), Style: l.Info}, {Text: widget.Ago(now, r.GetLastSeen().AsTime()), Style: l.Dim},
 			}}
 		},
 	}

@@ -190,7 +190,7 @@ func (c *scoreCommand) listChanges(ctx context.Context) error {
 		return err
 	}
 	return c.h.print(c.s, res, func() error {
-		rows := [][]string{{"AT", "SERVICE", "SCORE", "", "BY", "WHY"}}
+		rows := [][]string{{"AT", "SERVICE", "SCORE", "GRADE", "BY", "WHY"}}
 		for _, ch := range res.GetChanges() {
 			rows = append(rows, []string{when(ch.GetAt()), ch.GetServiceId(), fmt.Sprint(ch.GetScore()), ch.GetGrade(), fmt.Sprintf("%+d", ch.GetDelta()), ch.GetReason()})
 		}
