@@ -63,7 +63,7 @@ func rpms(t *testing.T, b builds, system string) {
 	swapped(t, b, rpm, holds, exists)
 	holds("the FIPS build takes the ordinary one's place", strings.Contains(command(t, ".", "chroot", root, "/usr/bin/tlsmcpd", "--version"), "uses validated module"))
 	holds("and takes over the configuration that was edited", has("etc/tlsmcp/tlsmcp.toml", "edited"))
-	rpm("-V", "--nodeps", "tlsmcp-fips", "tlsmcp-hub-fips")
+	rpm("-V", "--nodeps", "--noconfig", "tlsmcp-fips", "tlsmcp-hub-fips")
 	rpm("-e", "--nodeps", "tlsmcp-fips", "tlsmcp-hub-fips")
 	holds("erasing takes the programs", !exists("usr/bin/tlsmcpd") && !exists("usr/bin/tlsmcp-hub"))
 	holds("keeps a configuration that was edited", has("etc/tlsmcp/tlsmcp.toml.rpmsave", "edited"))
