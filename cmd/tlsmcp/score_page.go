@@ -60,18 +60,10 @@ func (p *scorePage) line(format string, args ...any) {
 // block prints a text after what leads its first line, which is n columns wide. What
 // does not fit goes on below itself.
 func (p *scorePage) block(lead string, n int, said string, paint func(string) string) {
-	const least = 24
-	most := 0
-	if p.width > 0 {
-		most = max(p.width-n, least)
-	}
-	for _, part := range text.Wrap(said, most) {
-		p.line("%s%s", lead, paint(part))
-		lead = strings.Repeat(" ", n)
+	for _, line := range text.Hang(lead, n, said, p.width, paint) {
+		p.line("%s", line)
 	}
 }
-
-func plain(s string) string { return s }
 
 // bar is a row of cells, of which a part is full. Two steps fit a cell.
 func (p *scorePage) bar(part, of, width int) string {
@@ -196,7 +188,7 @@ func (p *scorePage) row(c score.Check) {
 		p.line("%s  %s", head, said)
 	} else {
 		p.line("%s", head)
-		p.block(strings.Repeat(" ", below), below, said, plain)
+		p.block(strings.Repeat(" ", below), below, said, nil)
 	}
 	if p.all && c.Source != "" {
 		p.block(strings.Repeat(" ", below), below, fmt.Sprintf("%s, measured by the %s at %s", strings.TrimSuffix(c.Reason, "."), c.Source, c.MeasuredAt.Local().Format("15:04:05")), p.paint.dim)
@@ -226,7 +218,7 @@ func (p *scorePage) todo(r *score.Report) {
 	}
 	fmt.Fprintf(p.w, "\n%s\n", p.paint.bold("What to do"))
 	if c := r.ClearCaps; c != nil {
-		p.block("  ", 2, fmt.Sprintf("%s together lift every cap: %d, +%d", strings.Join(c.IDs, ", "), c.Score, c.Gain), plain)
+		p.block("  ", 2, fmt.Sprintf("%s together lift every cap: %d, +%d", strings.Join(c.IDs, ", "), c.Score, c.Gain), nil)
 	}
 	const most = 5
 	for i, rec := range r.Recommendations {
@@ -238,7 +230,7 @@ func (p *scorePage) todo(r *score.Report) {
 		if rec.Gain > 0 {
 			gain = p.paint.good(fmt.Sprintf("%-4s", fmt.Sprintf("+%d", rec.Gain)))
 		}
-		p.block(fmt.Sprintf("  %s %-3s ", gain, rec.ID), 11, rec.Fix.Text, plain)
+		p.block(fmt.Sprintf("  %s %-3s ", gain, rec.ID), 11, rec.Fix.Text, nil)
 		for _, how := range []struct{ what, text string }{{"run", rec.Fix.Command}, {"set", rec.Fix.Config}} {
 			if how.text != "" {
 				p.line("           %s %s", p.paint.dim(how.what), p.paint.bold(how.text))

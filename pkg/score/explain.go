@@ -42,13 +42,12 @@ func (e *Explanation) Text(width int) string {
 		if said == "" {
 			return
 		}
-		for _, part := range wrap(said, width, label) {
-			fmt.Fprintf(&b, "%-*s%s\n", label, name, part)
-			name = ""
+		for _, part := range text.Hang(fmt.Sprintf("%-*s", label, name), label, said, width, nil) {
+			b.WriteString(part + "\n")
 		}
 	}
 	r := e.Rule
-	fmt.Fprintf(&b, "%s  %s (%s)\n\n%s\n\n", r.ID, r.Title, e.Category, strings.Join(wrap(r.Why, width, 0), "\n"))
+	fmt.Fprintf(&b, "%s  %s (%s)\n\n%s\n\n", r.ID, r.Title, e.Category, strings.Join(text.Wrap(r.Why, width), "\n"))
 	line("pass", "%s", r.Pass)
 	line("partial", "%s", r.Partial)
 	line("fail", "%s", r.Fail)
@@ -72,16 +71,6 @@ func (e *Explanation) Text(width int) string {
 	line("see", "%s", strings.Join(r.Refs, "; "))
 	line("rubric", "%s %s", e.Rubric.Version, e.Rubric.Digest)
 	return b.String()
-}
-
-// wrap breaks a text into lines for what of a width is right of a label; 0: it stays
-// one line.
-func wrap(s string, width, label int) []string {
-	const least = 20
-	if width > 0 {
-		width = max(width-label, least)
-	}
-	return text.Wrap(s, width)
 }
 
 // limitText writes a threshold with its unit, which its name ends with.

@@ -110,6 +110,25 @@ func Wrap(s string, most int) []string {
 	return append(lines, line)
 }
 
+// Hang gives the lines of a text after what leads its first one, which is n columns
+// wide: what does not fit a width goes on below itself. 0: it stays one line. Each
+// part is coloured by paint; nil: it is not.
+func Hang(lead string, n int, said string, width int, paint func(string) string) []string {
+	const least = 20 // for the text, however little is left of the width
+	if width > 0 {
+		width = max(width-n, least)
+	}
+	lines := Wrap(said, width)
+	for i, part := range lines {
+		if paint != nil {
+			part = paint(part)
+		}
+		lines[i] = lead + part
+		lead = strings.Repeat(" ", n)
+	}
+	return lines
+}
+
 // Count writes a number with its thousands apart.
 func Count(n uint64) string {
 	s := strconv.FormatUint(n, 10)

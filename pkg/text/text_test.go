@@ -85,6 +85,20 @@ func TestWrapBreaksAtSpacesAlone(t *testing.T) {
 	}
 }
 
+func TestWhatDoesNotFitHangsBelowItself(t *testing.T) {
+	loud := func(s string) string { return "<" + s + ">" }
+	for want, got := range map[string][]string{
+		"fix: one two three":                                      Hang("fix: ", 5, "one two three", 0, nil),
+		"fix: one two three and four|     five":                   Hang("fix: ", 5, "one two three and four five", 28, nil),
+		"\x1b[1mx\x1b[0m  <a long enough text>|   <that goes on>": Hang("\x1b[1mx\x1b[0m  ", 3, "a long enough text that goes on", 9, loud),
+		"lead ": Hang("lead ", 5, "", 40, nil),
+	} {
+		if strings.Join(got, "|") != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
 func TestOneIsNeverSeveral(t *testing.T) {
 	for want, got := range map[string]string{
 		"1 source": Plural(1, "source"), "0 sources": Plural(0, "source"), "2 entries": Plural(uint64(2), "entry"), "1 entry": Plural(uint32(1), "entry"),

@@ -55,18 +55,10 @@ func (p *printer) line(format string, args ...any) {
 // block prints a text after what leads its first line, which is n columns wide. What
 // does not fit goes on below itself.
 func (p *printer) block(lead string, n int, said string, paint func(string) string) {
-	const least = 24
-	most := 0
-	if p.Width > 0 {
-		most = max(p.Width-n, least)
-	}
-	for _, part := range text.Wrap(said, most) {
-		p.line("%s%s", lead, paint(part))
-		lead = strings.Repeat(" ", n)
+	for _, line := range text.Hang(lead, n, said, p.Width, paint) {
+		p.line("%s", line)
 	}
 }
-
-func plain(s string) string { return s }
 
 // glyph is what stands for each character beyond ASCII that is printed here.
 func (p *printer) glyph(s string) string {
@@ -101,7 +93,7 @@ func (p *printer) severity(s scan.Severity, text string) string {
 func (p *printer) report(r *scan.Report) {
 	p.head(r)
 	for _, problem := range r.Problems {
-		p.block("  "+p.paint("31", "!")+" ", 4, problem.Message, plain)
+		p.block("  "+p.paint("31", "!")+" ", 4, problem.Message, nil)
 		if problem.Hint != "" {
 			p.block("    ", 4, "hint: "+problem.Hint, p.dim)
 		}
@@ -209,10 +201,10 @@ func (p *printer) finding(c scan.Check) {
 			p.line("    %s", p.dim(fmt.Sprintf("and %d more; --all shows them", len(c.Evidence)-fewLines)))
 			break
 		}
-		p.block("    ", 4, e, plain)
+		p.block("    ", 4, e, nil)
 	}
 	if c.Fix != "" {
-		p.block("    "+p.paint("32", "fix:")+" ", 9, c.Fix, plain)
+		p.block("    "+p.paint("32", "fix:")+" ", 9, c.Fix, nil)
 	}
 	if len(c.Refs) > 0 {
 		p.block("    ", 4, strings.Join(c.Refs, "; "), p.dim)
@@ -224,7 +216,7 @@ func (p *printer) seen(r *scan.Report) {
 	p.line("\n%s", p.bold("Seen"))
 	row := func(label, said string) {
 		if said != "" {
-			p.block("  "+p.dim(fmt.Sprintf("%-13s", label))+" ", 16, said, plain)
+			p.block("  "+p.dim(fmt.Sprintf("%-13s", label))+" ", 16, said, nil)
 		}
 	}
 	row("versions", strings.Join(o.Versions, ", "))
