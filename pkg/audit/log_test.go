@@ -656,3 +656,31 @@ func TestVerifySaysHowFarItIsAndCanBeStopped(t *testing.T) {
 		t.Errorf("stopped with %v", err)
 	}
 }
+
+// TestABurstTakesNoRoomAfterwards: the queue that a burst made long is let go, and
+// what was in it is written.
+func TestABurstTakesNoRoomAfterwards(t *testing.T) {
+	room := func(b *bench) int {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return cap(b.queue)
+	}
+	dir := t.TempDir()
+	b := start(t, dir, nil)
+	const n = 6000
+	for i := range n {
+		b.Append(entry(i))
+	}
+	if got := room(b); got <= queueKept {
+		t.Fatalf("%d entries at once wait in a queue for %d", n, got)
+	}
+	b.write(1)
+	b.write(1)
+	if got := room(b); got > queueKept {
+		t.Errorf("with nothing to write there is room for %d entries, want at most %d", got, queueKept)
+	}
+	b.stop()
+	if r := verified(t, dir, VerifyOptions{}); !r.OK() || r.Last < n+2 {
+		t.Errorf("%d entries, %v", r.Last, r.Faults)
+	}
+}
