@@ -98,9 +98,9 @@ func passHeaders(to, from http.Header) {
 }
 
 func (h *httpBackend) post(x *exchange) {
-	translates := x.modern && isSupported(x.sent[0]) && x.sent[0].Kind == jsonrpc.Request
+	translates := x.modern && x.sent[0].Kind == jsonrpc.Request
 	if translates && time.Now().Unix() < h.legacy.Load() {
-		h.modern.post(x)
+		h.translate(x)
 		return
 	}
 	req := h.request(x.r, x.body())
@@ -112,7 +112,7 @@ func (h *httpBackend) post(x *exchange) {
 	defer func() { _ = resp.Body.Close() }()
 	if translates && isLegacy(resp) && !h.knowsDiscover(x) {
 		h.legacy.Store(time.Now().Add(legacyFor).Unix())
-		h.modern.post(x)
+		h.translate(x)
 		return
 	}
 	if x.session != nil && resp.StatusCode == http.StatusNotFound {
@@ -137,6 +137,15 @@ func (h *httpBackend) post(x *exchange) {
 	default:
 		x.relayOther(resp)
 	}
+}
+
+// translate serves a client without sessions before a server that has them.
+func (h *httpBackend) translate(x *exchange) {
+	if !isSupported(x.sent[0]) {
+		x.finish(http.StatusBadRequest, unsupported(x.sent[0]))
+		return
+	}
+	h.modern.post(x)
 }
 
 func contentType(resp *http.Response) string {

@@ -36,6 +36,10 @@ func (t *translator) post(x *exchange) {
 	}
 	defer tr.close()
 	switch {
+	case tr.l.begun != nil && tr.unknown:
+		// The call is not made anew: what went before the question may have had an effect.
+		tr.keep = true
+		tr.final(jsonrpc.AppendError(nil, m.ID, jsonrpc.CodeInvalidParams, "requestState belongs to no question that waits here; make the call again without it", nil))
 	case tr.l.begun != nil && m.Method == "server/discover":
 		tr.discover()
 	case tr.l.begun != nil && m.Method == "subscriptions/listen":
@@ -47,20 +51,22 @@ func (t *translator) post(x *exchange) {
 
 // translation is one request on its way through a lease.
 type translation struct {
-	t      *translator
-	x      *exchange
-	m      *jsonrpc.Message
-	c      *call
-	target string
-	l      *lease
-	id     jsonrpc.ID // what the server knows the request by
-	out    *sseWriter // not nil once the answer is a stream
-	keep   bool       // the lease is in order
+	t       *translator
+	x       *exchange
+	m       *jsonrpc.Message
+	c       *call
+	target  string
+	l       *lease
+	unknown bool       // its requestState is none that was given out
+	id      jsonrpc.ID // what the server knows the request by
+	out     *sseWriter // not nil once the answer is a stream
+	keep    bool       // the lease is in order
 }
 
 func (tr *translation) lease() (err error) {
 	if state, ok := tr.m.Param("requestState").Text(); ok {
 		tr.l = tr.t.resume(state, tr.x.agent, tr.m, tr.target)
+		tr.unknown = tr.l == nil // unless it is the server's own: one that speaks the revision
 	}
 	if tr.l == nil {
 		tr.l, err = tr.t.take(tr.x, tr.m)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/mcpwire"
 )
@@ -120,6 +121,11 @@ func TestModernClientBeforeLegacyServer(t *testing.T) {
 			if status, got = c.ask("4", "tools/call", `"name":"write"`); !strings.Contains(got, "mcp_forbidden") {
 				t.Errorf("forbidden: %d %s", status, got)
 			}
+			later := w.agent("reader")
+			later.headers = map[string]string{mcpwire.HeaderVersion: "2031-01-01", mcpwire.HeaderMethod: "tools/list"}
+			if status, got = later.post(`{"jsonrpc":"2.0","id":5,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2031-01-01"}}}`); status != 400 || !strings.Contains(got, "-32022") || !strings.Contains(got, `"2026-07-28"`) || !strings.Contains(got, `"id":5`) {
+				t.Errorf("a revision that is not known yet: %d %s", status, got)
+			}
 			if n := w.g.Sessions(); n != 1 {
 				t.Errorf("%d sessions, and one would do", n)
 			}
@@ -128,10 +134,12 @@ func TestModernClientBeforeLegacyServer(t *testing.T) {
 }
 
 func TestModernStdio(t *testing.T) {
-	w := stdioWorld(t, "plain", nil)
+	w := stdioWorld(t, "plain", func(g *config.MCPGateway) { // who may make the same call
+		g.Rules = append(g.Rules, config.MCPRule{Agents: []string{"thief"}, Allow: true})
+	})
 	c := &modernClient{client: w.agent("all"), caps: `{"sampling":{}}`}
 	other := &modernClient{client: w.agent("all"), caps: `{"sampling":{}}`}
-	thief := &modernClient{client: w.agent("reader"), caps: `{"sampling":{}}`}
+	thief := &modernClient{client: w.agent("thief"), caps: `{"sampling":{}}`}
 
 	t.Run("a question in the middle of a call is a result, and the retry goes on", func(t *testing.T) {
 		_, got := c.ask("1", "tools/call", `"name":"sample"`)
@@ -148,10 +156,10 @@ func TestModernStdio(t *testing.T) {
 		}
 		state := fmt.Sprintf(`"requestState":%q`, m.Result.RequestState)
 		answers := `"inputResponses":{"s1":{"role":"assistant"}}`
-		if _, got := thief.ask("2", "tools/call", `"name":"sample",`+answers+","+state); strings.Contains(got, "it said") {
+		if _, got := thief.ask("2", "tools/call", `"name":"sample",`+answers+","+state); !strings.Contains(got, `"code":-32602`) {
 			t.Errorf("a thief got %s", got)
 		}
-		if _, got := c.ask("3", "tools/call", `"name":"read",`+answers+","+state); strings.Contains(got, "it said") {
+		if _, got := c.ask("3", "tools/call", `"name":"read",`+answers+","+state); !strings.Contains(got, `"code":-32602`) {
 			t.Errorf("another call got %s", got)
 		}
 		if _, got := c.ask("4", "tools/call", `"name":"sample",`+state); !strings.Contains(got, "input_required") {
