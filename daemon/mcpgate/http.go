@@ -213,14 +213,25 @@ func (x *exchange) fail(err error) {
 	}
 }
 
+// errAnswerTooLarge is the end of a call with a longer answer than maxAnswer.
+var errAnswerTooLarge = errors.New("a message of the server is larger than 32 MiB")
+
+// wordsFor is what an agent is told of a call without an answer. Details of what is
+// behind the gateway are for the log; that it asked for too much, it can mend.
+func wordsFor(reason event.Reason, why error) string {
+	if errors.Is(why, errAnswerTooLarge) || errors.Is(why, mcpwire.ErrEventTooLarge) {
+		return "the answer of the MCP server is larger than 32 MiB; ask for less at once"
+	}
+	return reason.Sentence()
+}
+
 // failures ends the calls that are under way and renders what to say of each.
-// Details of what is behind the gateway are for the log.
 func (x *exchange) failures(err error) [][]byte {
 	reason := event.MCPServerGone
 	if k := asCut(err); k != nil {
 		reason = k.reason
 	}
-	r := refuse(reason, jsonrpc.CodeUnavailable, http.StatusOK, "%s", reason.Sentence())
+	r := refuse(reason, jsonrpc.CodeUnavailable, http.StatusOK, "%s", wordsFor(reason, err))
 	var answers [][]byte
 	for _, c := range x.calls {
 		if x.pending.open(c) {
@@ -245,7 +256,7 @@ func (x *exchange) giveUp() {
 func (x *exchange) relayJSON(resp *http.Response, f *flow) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && len(body) > maxAnswer {
-		err = errors.New("the answer is larger than 32 MiB")
+		err = errAnswerTooLarge
 	}
 	if err != nil {
 		x.w.Header().Del("Content-Type")

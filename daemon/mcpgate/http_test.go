@@ -130,6 +130,10 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request, id json.RawMessage, 
 	switch {
 	case name == "break":
 		panic(http.ErrAbortHandler)
+	case name == "huge" && stream:
+		fmt.Fprintf(w, "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"content\":[%q]}}\n\n", id, strings.Repeat("y", maxAnswer))
+	case name == "huge":
+		answer(fmt.Sprintf(`{"content":[%q]}`, strings.Repeat("y", maxAnswer)))
 	case stream:
 		fmt.Fprintf(w, "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"content\":[]}}\n\n", id)
 	case name == "fail":
@@ -493,6 +497,18 @@ func TestServerStreamIsFiltered(t *testing.T) {
 		": a comment\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"sampling/createMessage\"}\n\n"
 	if string(b) != want {
 		t.Errorf("got\n%s\nwant\n%s", b, want)
+	}
+}
+
+func TestAnswersThatAreTooLargeAreToldAsThat(t *testing.T) {
+	w := newWorld(t, httpServer(t, newFake().ServeHTTP), config.MCPGateway{DefaultAllow: true})
+	c := w.agent("a")
+	c.initialize("2025-11-25")
+	for rule, arguments := range map[string]string{"whole": `{}`, "on a stream": `{"stream":true}`} {
+		_, got := c.post(`{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"huge","arguments":` + arguments + `}}`)
+		if !strings.Contains(got, "larger than 32 MiB; ask for less") || !strings.Contains(got, `"id":9`) {
+			t.Errorf("%s: %.300s", rule, got)
+		}
 	}
 }
 

@@ -95,11 +95,10 @@ func (p *pipe) run() {
 		part, err := in.ReadSlice('\n')
 		line = append(line, part...)
 		switch {
+		case len(line) > maxAnswer:
+			p.fail(errAnswerTooLarge)
+			return
 		case errors.Is(err, bufio.ErrBufferFull):
-			if len(line) > maxAnswer {
-				p.fail(errors.New("a message of the server is larger than 32 MiB"))
-				return
-			}
 			continue
 		case err != nil:
 			p.fail(errServerEnded)
@@ -264,7 +263,7 @@ func (p *pipe) ended() {
 		reason = k.reason
 		p.p.kill()
 	}
-	r := refuse(reason, jsonrpc.CodeUnavailable, http.StatusOK, "%s", reason.Sentence())
+	r := refuse(reason, jsonrpc.CodeUnavailable, http.StatusOK, "%s", wordsFor(reason, why))
 	for _, c := range p.s.calls.fail(why) {
 		c.say(r.answer(c.m.ID))
 	}

@@ -125,6 +125,8 @@ func misbehave(tool string, id, token json.RawMessage, say func(string, ...any),
 		say(`{"jsonrpc":"2.0","id":"s1","method":"sampling/createMessage","params":{"messages":[]}}`)
 	case "large":
 		text(strings.Repeat("y", 3<<20))
+	case "huge":
+		text(strings.Repeat("y", maxAnswer))
 	default:
 		text("done")
 	}
@@ -459,6 +461,14 @@ func TestStdioLimits(t *testing.T) {
 		resp.Body.Close()
 		eventually(func() bool { return c.backend().running.Load() == 0 })
 		d.initialize("2025-11-25")
+	})
+	t.Run("an answer that is too large is told as that", func(t *testing.T) {
+		w := stdioWorld(t, "plain", nil)
+		c := w.agent("all")
+		c.initialize("2025-11-25")
+		if _, got := c.post(callOf("huge")); !strings.Contains(got, "larger than 32 MiB; ask for less") || !strings.Contains(got, `"id":9`) {
+			t.Errorf("%.200s", got)
+		}
 	})
 	t.Run("an idle one is ended", func(t *testing.T) {
 		w := stdioWorld(t, "plain", func(g *config.MCPGateway) { g.ChildIdle = time.Minute })
