@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
 
@@ -42,6 +43,8 @@ func (p *probe) clientAuth(ctx context.Context) error {
 	p.mu.Unlock()
 	seen := &clientAuthSeen{mode: score.AuthNone, evidence: "the server asks for no client certificate"}
 	switch {
+	case !asked && !bare.done && p.seen.highest(rawtls.TLS12) == 0:
+		return nil // TLS 1.3 asks encrypted, and no handshake came so far
 	case !asked:
 	case bare.refused():
 		seen.mode, seen.evidence = score.AuthRequired, "a client without a certificate is refused: "+bare.refusal()

@@ -46,6 +46,11 @@ func TestOpenSSL(t *testing.T) {
 			}},
 		{rule: "SHA-1 signs when asked to", start: openssl(rsaFiles, "-www", "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256:@SECLEVEL=0", "-sigalgs", "RSA+SHA256:RSA+SHA1"),
 			want: old("signature-sha1")},
+		{rule: "a group that no handshake of ours is made with: who comes in is not known", start: openssl(goodFiles, "-www", "-tls1_3", "-groups", "X448"), want: noPQ(), check: func(t *testing.T, r *scan.Report) {
+			if r.Facts.ClientAuth != nil || r.Facts.Groups == nil || strings.Join(r.Facts.Groups.Value, " ") != "x448" {
+				t.Errorf("client certificate %+v, groups %+v", r.Facts.ClientAuth, r.Facts.Groups)
+			}
+		}},
 		{rule: "early data", start: openssl(goodFiles, "-tls1_3", "-early_data", "-quiet"), want: noPQ("early-data")},
 		{rule: "no tickets", start: openssl(goodFiles, "-www", "-tls1_3", "-num_tickets", "0"), want: noPQ(), check: func(t *testing.T, r *scan.Report) {
 			if r.Observed.Resumes || r.Facts.Resumption == nil || r.Facts.Resumption.Value.Enabled {
