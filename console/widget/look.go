@@ -132,23 +132,22 @@ func styleOf(s lipgloss.Style) Style {
 type Glyphs struct {
 	Good, Warn, Bad, Gone, Info, Quiet string
 	Dot, Pointer, Mark, Up, Down, Same string
-	More, Enter, Bullet, Sep           string
+	More, Enter, Sep                   string
 	Spark                              []string // lowest first
 	Full, Rest                         string
 	Parts                              []string // of a cell, smallest first; none: whole cells only
 	TopLeft, TopRight, Bottom, Right   string   // corners: bottom left, bottom right
 	Across, Along                      string   // lines
-	Thumb                              string   // of the scroll bar
 }
 
 func unicodeGlyphs() Glyphs {
 	return Glyphs{
 		Good: "✓", Warn: "!", Bad: "×", Gone: "⊘", Info: "•", Quiet: "·",
 		Dot: "●", Pointer: "▸", Mark: "◆", Up: "▲", Down: "▼", Same: "=",
-		More: "…", Enter: "⏎", Bullet: "·", Sep: "·",
+		More: "…", Enter: "⏎", Sep: "·",
 		Spark: text.Bars(),
 		Full:  "█", Rest: "░", Parts: []string{"▏", "▎", "▍", "▌", "▋", "▊", "▉"},
-		TopLeft: "┌", TopRight: "┐", Bottom: "└", Right: "┘", Across: "─", Along: "│", Thumb: "┃",
+		TopLeft: "┌", TopRight: "┐", Bottom: "└", Right: "┘", Across: "─", Along: "│",
 	}
 }
 
@@ -156,9 +155,9 @@ func asciiGlyphs() Glyphs {
 	return Glyphs{
 		Good: "+", Warn: "!", Bad: "x", Gone: "/", Info: "*", Quiet: ".",
 		Dot: "*", Pointer: ">", Mark: "#", Up: "^", Down: "v", Same: "=",
-		More: "~", Enter: "enter", Bullet: "-", Sep: "-",
+		More: "~", Enter: "enter", Sep: "-",
 		Spark: []string{"_", ".", "-", "=", "+", "*", "%", "#"},
 		Full:  "#", Rest: ".",
-		TopLeft: "+", TopRight: "+", Bottom: "+", Right: "+", Across: "-", Along: "|", Thumb: "#",
+		TopLeft: "+", TopRight: "+", Bottom: "+", Right: "+", Across: "-", Along: "|",
 	}
 }
