@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -250,13 +252,20 @@ func (c *conversation) fail(m *jsonrpc.Message, p *Problem) {
 	close(call.done)
 }
 
-// settle waits for the calls that are under way, for a moment.
+// settle waits for the calls that are under way, for a moment. What the client gave
+// up is not waited for.
 func (c *conversation) settle(ctx context.Context) {
-	done := make(chan struct{})
-	go func() { c.work.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	case <-time.After(endPatience):
+	c.mu.Lock()
+	waits := slices.Collect(maps.Values(c.calls))
+	c.mu.Unlock()
+	late := time.After(endPatience)
+	for _, call := range waits {
+		select {
+		case <-call.done:
+		case <-ctx.Done():
+			return
+		case <-late:
+			return
+		}
 	}
 }
