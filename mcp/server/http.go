@@ -128,12 +128,21 @@ func (f *front) transport() (stop func()) {
 			server.WithSessionIDGenerator(f.beginStream))
 		mux.Handle("/sse", f.endStream(sse.SSEHandler()))
 		mux.Handle("/message", sse.MessageHandler())
+		mux.Handle("/", f.nothing("/sse"))
 		return sse.CloseSessions
 	}
 	h := server.NewStreamableHTTPServer(f.s.mcp, server.WithSessionIdManagerResolver(f.sessions), server.WithSessionIdleTTL(sessionIdle),
 		server.WithHeartbeatInterval(keepAlive), server.WithDisableLocalhostProtection(true), server.WithStreamableHTTPLogger(f.s.o.Log))
 	mux.Handle("/mcp", h)
+	mux.Handle("/", f.nothing("/mcp"))
 	return func() { _ = h.Shutdown(context.Background()) } // its own server is not used: it only closes sessions
+}
+
+// nothing answers at every address but those of MCP.
+func (f *front) nothing(there string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		f.refuse(w, http.StatusNotFound, fmt.Errorf("nothing is at this address; the MCP server is at %s", there))
+	})
 }
 
 // stream holds the session of one SSE stream, which ends with it.

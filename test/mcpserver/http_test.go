@@ -133,9 +133,8 @@ func TestOverHTTPWhatDoesNotBelongIsRefused(t *testing.T) {
 		t.Errorf("a stream of no session: %s", resp.Status)
 	}
 	for _, path := range []string{"/.well-known/oauth-protected-resource", "/.well-known/oauth-authorization-server", "/"} {
-		resp := must(h.Get(base + path))(t)
-		if resp.Body.Close(); resp.StatusCode != http.StatusNotFound {
-			t.Errorf("%s: %s", path, resp.Status)
+		if status, body := post(t, h, base+path, nil, strings.NewReader(hello)); status != http.StatusNotFound || !strings.Contains(body, "the MCP server is at /mcp") {
+			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
 }
