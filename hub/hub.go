@@ -121,7 +121,7 @@ func Handler(s *service.Service, l *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	path, calls := hubv1connect.NewHubServiceHandler(s, connect.WithInterceptors(problem.Interceptor{Log: l}), hubjson.HandlerOptions(), connect.WithReadMaxBytes(rest.MaxBody),
 		connect.WithCompressMinBytes(compressFrom))
-	mux.Handle(path, limited(calls))
+	mux.Handle(path, problem.Limit(calls, rest.MaxBody))
 	mux.Handle("/", logged(rest.NewHandler(rest.Routes(s)), l))
 	mux.HandleFunc("GET /crl", func(w http.ResponseWriter, r *http.Request) { serveCRL(w, r, s, "") })
 	mux.HandleFunc("GET /crl/{issuer}", func(w http.ResponseWriter, r *http.Request) { serveCRL(w, r, s, r.PathValue("issuer")) })
@@ -142,19 +142,6 @@ func Handler(s *service.Service, l *slog.Logger) http.Handler {
 		_, _ = w.Write(rest.OpenAPI(rest.Routes(s)))
 	})
 	return mux
-}
-
-// limited refuses a call whose body says that it is over the limit. connect does so
-// too, while it reads, and in its own words.
-func limited(next http.Handler) http.Handler {
-	refusals := connect.NewErrorWriter()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength > rest.MaxBody {
-			_ = refusals.Write(w, r, problem.Connect(rest.TooLarge())) // a client that went away needs no answer
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func serveCRL(w http.ResponseWriter, r *http.Request, s *service.Service, issuer string) {

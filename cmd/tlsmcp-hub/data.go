@@ -152,7 +152,7 @@ prints the root certificate. serve does the same by itself when there is none.`,
 			}
 			s, st, err := d.open(cmd.Context(), nil, service.Options{}, true)
 			if err != nil {
-				return err
+				return errors.Join(err, d.discard())
 			}
 			_, err = cmd.OutOrStdout().Write(pki.EncodeCertificates(s.Root()))
 			return errors.Join(err, st.Close())
@@ -161,6 +161,19 @@ prints the root certificate. serve does the same by itself when there is none.`,
 	d.flags(cmd)
 	d.newFlags(cmd)
 	return cmd
+}
+
+// discard takes away what there is of a database that could not be made whole.
+func (d *data) discard() error {
+	if d.store != "" {
+		return nil
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", ".migrate"} {
+		if err := os.Remove(filepath.Join(d.dir, "hub.db"+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func newBackup() *cobra.Command {

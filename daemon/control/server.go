@@ -106,7 +106,7 @@ func New(l net.Listener, o Options) (*Server, error) {
 	mux := http.NewServeMux()
 	for path, call := range handlers(o.Calls, connect.WithInterceptors(problem.Interceptor{Log: o.Log}, g), hubjson.HandlerOptions(),
 		connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(compressFrom)) {
-		mux.Handle(path, call)
+		mux.Handle(path, problem.Limit(call, maxRequest))
 	}
 	if o.HubCalls != nil {
 		mux.Handle(HubPath, o.HubCalls)

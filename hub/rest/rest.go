@@ -31,12 +31,6 @@ import (
 // events 400.
 const MaxBody = 4 << 20
 
-// TooLarge refuses a body over that.
-func TooLarge() error {
-	return problem.New(problem.TooLarge, "body_too_large", fmt.Sprintf("send less at a time: a body may have %d bytes", MaxBody),
-		"the body is over %d bytes", MaxBody)
-}
-
 // Route is one method of one path.
 type Route struct {
 	Method, Path string
@@ -213,7 +207,7 @@ func readBody(w http.ResponseWriter, r *http.Request, m proto.Message) error {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return TooLarge()
+		return problem.BodyTooLarge(MaxBody)
 	case err != nil:
 		return invalid("bad_body", "the body could not be read: %v", err)
 	case len(body) == 0:

@@ -36,7 +36,10 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // and the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"cyphers.ai/tlsmcp/ipc/problem"
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/revlog"
@@ -327,8 +330,20 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 		if attempt < 5 && errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01") {
 			continue
 		}
-		return err
+		return noRoom(err)
 	}
+}
+
+// noRoom says in words that the database's disk is full: who cannot revoke should
+// read what to do, and not that something could not be done.
+func noRoom(err error) error {
+	var lite *sqlite.Error
+	var pg *pgconn.PgError
+	if errors.As(err, &lite) && lite.Code()&0xff == sqlite3.SQLITE_FULL || errors.As(err, &pg) && pg.Code == "53100" {
+		return &problem.Error{Class: problem.Unavailable, Code: "store_full", Detail: "the disk of the Hub's database is full: nothing was changed",
+			Hint: "make room where the Hub keeps its database, then do it again", Err: err}
+	}
+	return err
 }
 
 func (s *Store) writeOnce(ctx context.Context, f func(*tx) error) error {

@@ -2,12 +2,32 @@ package problem
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net/http"
 
 	"connectrpc.com/connect"
 
 	"cyphers.ai/tlsmcp/pkg/event"
 )
+
+// Limit refuses a call whose body says that it is over a limit of bytes. connect
+// does so too, while it reads, and without a way out.
+func Limit(next http.Handler, most int64) http.Handler {
+	refusals := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > most {
+			_ = refusals.Write(w, r, Connect(BodyTooLarge(most))) // a client that went away needs no answer
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// BodyTooLarge refuses a body over a limit of bytes.
+func BodyTooLarge(most int64) *Error {
+	return New(TooLarge, "body_too_large", fmt.Sprintf("send less at a time: a body may have %d bytes", most), "the body is over %d bytes", most)
+}
 
 // Interceptor gives every error of a server's calls the contract's form, and
 // logs those that are the server's own fault.

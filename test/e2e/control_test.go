@@ -209,7 +209,7 @@ func TestCurlSpeaksTheControlAPI(t *testing.T) {
 	w := newWorld(t)
 	d := w.start(set{"backend.address": newBackend(t).addr})
 	call := func(method, body string, headers ...string) (string, int) {
-		args := []string{"-sS", "-o", "-", "-w", "\n%{http_code}", "--unix-socket", d.socket(), "-H", "Content-Type: application/json", "-d", body}
+		args := []string{"-sS", "-o", "-", "-w", "\n%{http_code}", "--unix-socket", d.socket(), "-H", "Content-Type: application/json", "--data-binary", body}
 		for _, h := range headers {
 			args = append(args, "-H", h)
 		}
@@ -225,6 +225,10 @@ func TestCurlSpeaksTheControlAPI(t *testing.T) {
 	}
 	if body, status := call("SetLogLevel", `{"level":"loud"}`); status != http.StatusBadRequest || !strings.Contains(body, "loud") {
 		t.Errorf("a bad level: %d %s", status, body)
+	}
+	large := w.write("large.json", []byte(strings.Repeat(" ", 2<<20)))
+	if body, status := call("GetStatus", "@"+large); status != http.StatusTooManyRequests || !strings.Contains(body, "1048576") || !strings.Contains(body, `"hint":"send less`) {
+		t.Errorf("a body over the limit: %d %s", status, body)
 	}
 	// What is misspelled is not carried out without it.
 	if body, status := call("CloseConnections", `{"id":1,"identty":"alice"}`); status != http.StatusBadRequest ||
