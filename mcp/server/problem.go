@@ -38,7 +38,7 @@ func (s *Server) explain(err error) error {
 	}
 	if p := hubclient.Problem(err); p != nil {
 		next := p.GetHint()
-		if next == "" && p.GetCode() == "not_found" {
+		if p.GetCode() == "not_found" { // the Hub's is a command of the person's
 			next = "tlsmcp_cert_list shows what there is"
 		}
 		return refused(p.GetCode(), next, "%s", p.GetDetail())
