@@ -158,7 +158,7 @@ left, tries again until it works, and runs --exec after each.`,
 func (v *renewal) leaf() (*x509.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(v.files.Cert, v.files.Key)
 	if err != nil {
-		return nil, &failure{exitUsage, err, "--cert and --key name a pair that tlsmcp cert issue wrote"}
+		return nil, &failure{exitUsage, err, "--cert and --key name a pair that tlsmcp cert issue wrote; with --force that makes one anew"}
 	}
 	return pair.Leaf, nil
 }

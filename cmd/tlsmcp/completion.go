@@ -12,6 +12,8 @@ import (
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	hubv1 "cyphers.ai/tlsmcp/ipc/hub/v1"
 	"cyphers.ai/tlsmcp/ipc/hubclient"
+	"cyphers.ai/tlsmcp/pkg/audit"
+	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/scan"
 )
 
@@ -28,12 +30,12 @@ func addCompletions(root *cobra.Command) {
 	flags := map[string]completer{
 		"service":   serviceNames,
 		"identity":  identities,
-		"reason":    words("unspecified", "key_compromise", "ca_compromise", "affiliation_changed", "superseded", "cessation_of_operation", "certificate_hold", "privilege_withdrawn"),
+		"reason":    reasons,
 		"type":      words("client", "server", "agent", "node"),
 		"status":    words("valid", "expired", "revoked"),
 		"role":      words("viewer", "operator", "admin"),
 		"sort":      words("issued_at", "-issued_at", "not_after", "-not_after", "service_id", "-service_id"),
-		"kind":      words("accepted", "refused", "closed", "revocation", "certificate", "reload", "policy", "control", "mcp"),
+		"kind":      words(audit.Kinds()...),
 		"topic":     words("revocation", "certificate", "policy", "alert"),
 		"profile":   words(scan.Profiles()...),
 		"fail-on":   words("critical", "high", "medium", "low", "none"),
@@ -42,14 +44,20 @@ func addCompletions(root *cobra.Command) {
 		"web":       words("auto", "on", "off"),
 	}
 	arguments := map[string]completer{
-		"tlsmcp cert show":      certificateIDs,
-		"tlsmcp cert revoke":    certificateIDs,
-		"tlsmcp hub policy get": serviceNames,
-		"tlsmcp hub policy set": serviceNames,
+		"tlsmcp cert show":          certificateIDs,
+		"tlsmcp cert revoke":        certificateIDs,
+		"tlsmcp hub policy get":     serviceNames,
+		"tlsmcp hub policy set":     serviceNames,
+		"tlsmcp hub fleet remove":   nodeIDs,
+		"tlsmcp hub token revoke":   tokenIDs,
+		"tlsmcp hub webhook delete": webhookIDs,
 	}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		for name, c := range flags {
+			if cmd.CommandPath() == "tlsmcp cert lift" {
+				c = revokedNames(name)
+			}
 			if cmd.LocalFlags().Lookup(name) != nil {
 				// The error is for a flag that is not there, or has words already.
 				_ = cmd.RegisterFlagCompletionFunc(name, c.forShell)
@@ -108,6 +116,52 @@ func certificates(ctx context.Context, cmd *cobra.Command) []*hubv1.Certificate 
 func certificateIDs(ctx context.Context, cmd *cobra.Command) (out []string) {
 	for _, c := range certificates(ctx, cmd) {
 		out = append(out, c.GetId()+"\t"+c.GetType()+" "+c.GetIdentity())
+	}
+	return out
+}
+
+// revokedNames are those of a kind that can be lifted.
+func revokedNames(kind string) completer {
+	return func(ctx context.Context, cmd *cobra.Command) (out []string) {
+		all, _ := call(ctx, hubOf(cmd), (*hubclient.Client).ListNames, &hubv1.ListNamesRequest{})
+		for _, n := range all.GetNames() {
+			if n.GetKind() == kind {
+				out = append(out, n.GetName())
+			}
+		}
+		return out
+	}
+}
+
+func nodeIDs(ctx context.Context, cmd *cobra.Command) (out []string) {
+	all, _ := call(ctx, hubOf(cmd), (*hubclient.Client).GetFleet, &hubv1.GetFleetRequest{})
+	for _, n := range all.GetNodes() {
+		out = append(out, n.GetId()+"\t"+n.GetServiceId()+" on "+n.GetHostname())
+	}
+	return out
+}
+
+func tokenIDs(ctx context.Context, cmd *cobra.Command) (out []string) {
+	all, _ := call(ctx, hubOf(cmd), (*hubclient.Client).ListTokens, &hubv1.ListTokensRequest{})
+	for _, t := range all.GetTokens() {
+		if t.GetStatus() == "active" {
+			out = append(out, t.GetId()+"\t"+strings.Join([]string{t.GetKind(), t.GetRole(), t.GetService(), t.GetNote()}, " "))
+		}
+	}
+	return out
+}
+
+func webhookIDs(ctx context.Context, cmd *cobra.Command) (out []string) {
+	all, _ := call(ctx, hubOf(cmd), (*hubclient.Client).ListWebhooks, &hubv1.ListWebhooksRequest{})
+	for _, w := range all.GetWebhooks() {
+		out = append(out, w.GetId()+"\t"+w.GetUrl())
+	}
+	return out
+}
+
+func reasons(context.Context, *cobra.Command) (out []string) {
+	for _, r := range revlog.Reasons() {
+		out = append(out, string(r))
 	}
 	return out
 }
