@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -58,8 +59,19 @@ func (m *measuring) canary(ctx context.Context) {
 
 // tried tries a canary and keeps what came of it.
 func (m *measuring) tried(ctx context.Context, c *canary) {
+	e, err := m.d.tryCanary(ctx, c)
+	if err != nil {
+		m.untold(plain(err.Error()))
+		return
+	}
+	m.found(c, e)
+}
+
+// found keeps what became of a connection that showed a canary. Only the sidecar's
+// word about the certificate counts: a handshake that ended by anything else, such
+// as a time-out, shows neither that the canary is let in nor that it is refused.
+func (m *measuring) found(c *canary, e event.Connection) {
 	at := m.d.now()
-	reason, err := m.d.tryCanary(ctx, c)
 	kept := m.d.history.Canary()
 	if kept == nil || kept.ID != c.id {
 		kept = nil
@@ -70,19 +82,19 @@ func (m *measuring) tried(ctx context.Context, c *canary) {
 		since = m.d.started
 	}
 	switch {
-	case err != nil:
-		m.lastCanary(plain(err.Error()))
-		return
-	case reason == event.UnknownCA:
+	case e.Kind == event.Refused && e.Reason == event.UnknownCA:
 		m.not("the Hub's certificates are not trusted here", "canary")
 		return
-	case reason == event.Expired || reason == event.NotYetValid:
+	case e.Kind == event.Refused && (e.Reason == event.Expired || e.Reason == event.NotYetValid):
 		m.lastCanary("the last canary has expired")
 		return
-	case reason == event.Revoked && kept != nil && kept.Refused:
+	case e.Kind == event.Refused && e.Reason == event.Revoked && kept != nil && kept.Refused:
 		kept.TriedAt = at
-	case reason == event.Revoked:
+	case e.Kind == event.Refused && e.Reason == event.Revoked:
 		kept = &posture.Canary{ID: c.id, RevokedAt: c.revokedAt, TriedAt: at, Refused: true, After: max(int64(at.Sub(since)/time.Second), 0)}
+	case !pastRevocation(e):
+		m.untold("show the canary to the own listener: " + cmp.Or(e.Reason.Sentence(), plain(e.Detail), "the connection ended"))
+		return
 	case at.Sub(since) < canaryGrace:
 		m.lastCanary("the Hub's last revocation is not in force yet")
 		return
@@ -91,6 +103,22 @@ func (m *measuring) tried(ctx context.Context, c *canary) {
 	}
 	m.d.history.SetCanary(*kept)
 	m.lastCanary("")
+}
+
+// pastRevocation tells that a client was not refused as revoked: it was let in, or
+// turned away by what is asked after that.
+func pastRevocation(e event.Connection) bool {
+	return e.Kind == event.Accepted || e.Kind == event.Refused && (e.Reason == event.NotAllowed || e.Reason == event.PinMismatch)
+}
+
+// untold is for a try that told nothing: what was found a moment ago still counts,
+// and after that the fact is unmeasured.
+func (m *measuring) untold(why string) {
+	if c := m.d.history.Canary(); c != nil && m.at.Sub(c.TriedAt) < canaryGrace {
+		m.lastCanary(why)
+		return
+	}
+	m.not(why, "canary")
 }
 
 // lastCanary makes a fact of what was found last; without any, why not.
@@ -104,13 +132,13 @@ func (m *measuring) lastCanary(why string) {
 }
 
 // tryCanary shakes hands with the own listener, showing the canary, and gives
-// the reason for which it was refused; empty: it was let in.
-func (d *Daemon) tryCanary(ctx context.Context, c *canary) (event.Reason, error) {
+// what the sidecar said of it.
+func (d *Daemon) tryCanary(ctx context.Context, c *canary) (e event.Connection, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakesWithin)
 	defer cancel()
 	conn, from, end, err := d.callSelf(ctx)
 	if err != nil {
-		return "", err
+		return e, err
 	}
 	defer end()
 	said, done := d.self.await(from)
@@ -118,12 +146,12 @@ func (d *Daemon) tryCanary(ctx context.Context, c *canary) (event.Reason, error)
 	t := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: d.proxy.ALPN(),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.pair, nil }})
 	if err := t.HandshakeContext(ctx); err != nil {
-		return "", fmt.Errorf("show the canary to the own listener: %w", err)
+		return e, fmt.Errorf("show the canary to the own listener: %w", err)
 	}
 	select {
-	case e := <-said:
-		return e.Reason, nil
+	case e = <-said:
+		return e, nil
 	case <-ctx.Done():
-		return "", fmt.Errorf("show the canary to the own listener: %w", ctx.Err())
+		return e, fmt.Errorf("show the canary to the own listener: %w", ctx.Err())
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"cyphers.ai/tlsmcp/daemon/posture"
 	"cyphers.ai/tlsmcp/pkg/config"
+	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/score"
 )
@@ -69,10 +71,59 @@ func TestACanaryThatIsNotRefusedAsRevokedFails(t *testing.T) {
 	}
 }
 
-// canaryFact tries the canary.
-func (s *sidecar) canaryFact() *measuring {
+// TestOnlyTheSidecarsWordOnTheCertificateTellsOfACanary: a handshake that ends by
+// a time-out, or by anything else that says nothing of revocation, is neither "let
+// in" nor "refused", and says why.
+func TestOnlyTheSidecarsWordOnTheCertificateTellsOfACanary(t *testing.T) {
+	s := startSidecar(t)
+	began := time.Now()
+	s.now(began.Add(canaryGrace + time.Minute))
+	s.asCanary("pay", began)
+	refused, in, nothing := "refused", "let in", ""
+	for _, c := range []struct {
+		kind   event.Kind
+		reason event.Reason
+		want   string
+	}{
+		{event.Accepted, "", in}, {event.Refused, event.NotAllowed, in}, {event.Refused, event.PinMismatch, in},
+		{event.Refused, event.Revoked, refused},
+		{event.Refused, event.HandshakeTimeout, nothing}, {event.Refused, event.HandshakeFailed, nothing}, {event.Refused, event.NoHello, nothing},
+		{event.Refused, event.TooManyConns, nothing}, {event.Refused, event.RateLimited, nothing}, {event.Refused, event.ServerCertMissing, nothing},
+		{event.Refused, event.AuditUnavailable, nothing}, {event.Refused, event.ProxyHeader, nothing}, {event.Refused, event.StaleRevocation, nothing},
+		{event.Refused, event.BadCertificate, nothing}, {event.Refused, event.WrongUsage, nothing}, {event.Refused, event.NoCertificate, nothing},
+		{event.Refused, event.UnknownCA, nothing}, {event.Closed, event.Revoked, nothing}, {event.Closed, event.Reset, nothing},
+	} {
+		s.d.history.SetCanary(posture.Canary{ID: "older", TriedAt: began, Refused: c.want != refused})
+		m := s.measuring()
+		m.found(s.d.canary.Load(), event.Connection{Kind: c.kind, Reason: c.reason})
+		got, why := nothing, m.facts.Unmeasured["canary"]
+		if f := m.facts.Canary; f != nil && f.Value.Refused {
+			got = refused
+		} else if f != nil {
+			got = in
+		}
+		if got != c.want || (got == nothing) != (why != "") {
+			t.Errorf("%s %q is taken as %q, want %q; unmeasured: %q", c.kind, c.reason, got, c.want, why)
+		}
+	}
+	// One try that tells nothing takes nothing back that was found a moment ago.
+	s.d.history.SetCanary(posture.Canary{ID: "older", TriedAt: s.d.now(), Refused: true})
+	m := s.measuring()
+	m.found(s.d.canary.Load(), event.Connection{Kind: event.Refused, Reason: event.HandshakeTimeout})
+	if m.facts.Canary == nil || !m.facts.Canary.Value.Refused {
+		t.Errorf("after a time-out a refusal of just now is %+v, %q", m.facts.Canary, m.facts.Unmeasured["canary"])
+	}
+}
+
+func (s *sidecar) measuring() *measuring {
 	m := &measuring{d: s.d, cfg: s.d.config(), at: s.d.now().UTC()}
 	m.facts.Unmeasured = map[string]string{}
+	return m
+}
+
+// canaryFact tries the canary.
+func (s *sidecar) canaryFact() *measuring {
+	m := s.measuring()
 	m.tried(s.t.Context(), s.d.canary.Load())
 	return m
 }
