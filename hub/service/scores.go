@@ -27,6 +27,9 @@ const (
 	// scoreAgain is how often a service is judged without news: certificates grow
 	// old, and sidecars fall silent.
 	scoreAgain = time.Minute
+	// scoreSettle is for how long a row may lack what was measured before that is a
+	// change: a sidecar that has just started has it again within seconds.
+	scoreSettle = 20 * time.Second
 	// scoreKeep is how long changes of scores are kept.
 	scoreKeep = 400 * 24 * time.Hour
 	// scoreDrop is from how many points on a score that falls is an alert; a worse
@@ -60,6 +63,27 @@ func (d *dirty) take() []string {
 	d.services = nil
 	slices.Sort(all)
 	return all
+}
+
+// unsettled are the services with a row that is not measured any more, since when.
+// It belongs to the one goroutine that keeps scores.
+type unsettled map[string]time.Time
+
+// wait tells that a change is none yet: all that is worse in it is that something is
+// not measured, and that only since a moment ago.
+func (u unsettled) wait(service string, now time.Time, change *store.ScoreChange) bool {
+	less := func(row store.ScoreRow) bool { return row.Points < 0 }
+	lost := func(row store.ScoreRow) bool { return row.To == string(score.Unknown) && row.From != row.To }
+	if change == nil || !slices.ContainsFunc(change.Rows, lost) ||
+		slices.ContainsFunc(change.Rows, func(row store.ScoreRow) bool { return less(row) && !lost(row) }) {
+		delete(u, service)
+		return false
+	}
+	since, ok := u[service]
+	if !ok || now.Before(since) { // or the clock was set back
+		u[service], since = now, now
+	}
+	return now.Sub(since) < scoreSettle
 }
 
 // takeFacts keeps what a sidecar measured of itself. It speaks for nobody else:
@@ -197,6 +221,7 @@ func (s *Service) keepScores(ctx context.Context) {
 	defer stop()
 	again := time.NewTicker(scoreAgain)
 	defer again.Stop()
+	settling := unsettled{}
 	for {
 		var services []string
 		var err error
@@ -215,7 +240,7 @@ func (s *Service) keepScores(ctx context.Context) {
 		}
 		for _, service := range services {
 			if err == nil {
-				err = s.keepScore(ctx, service)
+				err = s.keepScore(ctx, service, settling)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -225,7 +250,7 @@ func (s *Service) keepScores(ctx context.Context) {
 }
 
 // keepScore judges a service and keeps what changed.
-func (s *Service) keepScore(ctx context.Context, service string) error {
+func (s *Service) keepScore(ctx context.Context, service string, settling unsettled) error {
 	j, err := s.judge(ctx, service)
 	if err != nil {
 		return err
@@ -236,7 +261,7 @@ func (s *Service) keepScore(ctx context.Context, service string) error {
 	}
 	h := store.ScoreHead{ServiceID: service, Last: head.Last, At: j.report.At, Score: j.report.Score, Grade: j.report.Grade, Silent: j.silent, NodeID: j.nodeID}
 	change, err := s.scoreChange(before, j)
-	if err != nil {
+	if err != nil || !j.silent && settling.wait(service, j.report.At, change) {
 		return err
 	}
 	switch err := s.store.SetScore(ctx, h, change); {

@@ -142,6 +142,47 @@ func TestAScoreChangesWithItsReasonAndAlerts(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotMeasuredForAMomentIsNoChange: a sidecar that starts anew lacks a fact
+// for seconds; the history gets neither the fall nor the rise. What stays unmeasured
+// is kept.
+func TestWhatIsNotMeasuredForAMomentIsNoChange(t *testing.T) {
+	w := newWorld(t)
+	admin, n := w.as("local", ""), w.node("pay")
+	changes := func() []*hubv1.ScoreChange {
+		m, err := admin.ListScores(t.Context(), &hubv1.ListScoresRequest{ServiceId: "pay"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.GetChanges()
+	}
+	whole := w.measured("pay", score.AuthRequired)
+	less := w.measured("pay", score.AuthRequired)
+	delete(less.Fields, "versions")
+	w.report(n, whole, "")
+	eventually(t, "the first report is kept", func() bool { return len(changes()) == 1 })
+	w.report(n, less, "")
+	time.Sleep(2500 * time.Millisecond)
+	if k := changes(); len(k) != 1 {
+		t.Errorf("for a moment without a fact, and there are %d changes, the last %v", len(k), k[0])
+	}
+	if m, err := admin.GetScore(t.Context(), &hubv1.GetScoreRequest{ServiceId: "pay"}); err != nil || w.check(m.GetReport(), "P1").Result != score.Unknown {
+		t.Errorf("whoever asks is not told that P1 is not measured: %v, %v", m, err)
+	}
+	w.report(n, whole, "")
+	time.Sleep(2500 * time.Millisecond)
+	if k := changes(); len(k) != 1 {
+		t.Errorf("with the fact again there are %d changes, the last %v", len(k), k[0])
+	}
+	eventually(t, "what stays unmeasured is kept", func() bool {
+		w.clock.Add(int64(time.Second))
+		w.report(n, less, "")
+		return len(changes()) == 2
+	})
+	if c := changes()[0]; c.GetDelta() >= 0 || c.GetRows()[0].GetId() != "P1" || c.GetRows()[0].GetTo() != "unknown" {
+		t.Errorf("the change is %v", c)
+	}
+}
+
 func TestTheFleetIsAsGoodAsItsServicesAndASilentOneCountsNothing(t *testing.T) {
 	w := newWorld(t)
 	admin := w.as("local", "")
