@@ -19,7 +19,7 @@ type negotiated struct {
 	versions []score.Version
 	suites   []string
 	groups   []string
-	best     tls.CurveID // what a client gets that offers everything
+	best     string // what a client gets that offers everything
 }
 
 // handshakesWithin bounds all the handshakes of one look.
@@ -50,7 +50,7 @@ func (m *measuring) ownListener(ctx context.Context) {
 	m.facts.Versions = taken(fact.MeasuredAt, n.versions, "handshakes with the own listener, one of which offers no more than TLS 1.2")
 	m.facts.Suites = taken(fact.MeasuredAt, n.suites, "offered all to the own listener, without what was chosen before")
 	m.facts.Groups = taken(fact.MeasuredAt, n.groups, "offered all to the own listener, without what was chosen before")
-	m.facts.PostQuantum = taken(fact.MeasuredAt, score.PostQuantum{Group: n.best.String(), Hybrid: isHybrid(n.best.String())}, "a handshake with the own listener that offers every group")
+	m.facts.PostQuantum = taken(fact.MeasuredAt, score.PostQuantum{Group: n.best, Hybrid: isHybrid(n.best)}, "a handshake with the own listener that offers every group")
 	m.facts.EarlyData = taken(m.at, false, "the TLS library accepts none")
 	m.facts.Resumption = taken(m.at, score.Resumption{Enabled: !m.d.tls.Load().SessionTicketsDisabled, Reauthorized: m.d.tls.Load().VerifyConnection != nil}, "what the listener is set to")
 }
@@ -76,7 +76,7 @@ func (d *Daemon) negotiate(ctx context.Context) (negotiated, error) {
 	if err != nil {
 		return n, err
 	}
-	n.best, n.versions = st.CurveID, []score.Version{score.TLS13}
+	n.best, n.versions = rawtls.GroupName(uint16(st.CurveID)), []score.Version{score.TLS13}
 	old, err := d.askSelf(ctx, &rawtls.Hello{Version: rawtls.TLS12, Suites: rawtls.LegacySuites(), Groups: rawtls.Curves(), Signatures: rawtls.Signatures()})
 	if err != nil {
 		return n, err

@@ -169,7 +169,7 @@ func TestWhatIsOfferedIsSeen(t *testing.T) {
 	narrow.CurvePreferences = []tls.CurveID{tls.CurveP256}
 	s.d.tls.Store(narrow)
 	n, err := s.d.negotiate(t.Context())
-	if err != nil || !slices.Equal(n.groups, []string{"secp256r1"}) || !slices.Equal(n.suites, suites) || !slices.Equal(n.versions, []score.Version{score.TLS13}) {
+	if err != nil || n.best != "secp256r1" || !slices.Equal(n.groups, []string{n.best}) || !slices.Equal(n.suites, suites) || !slices.Equal(n.versions, []score.Version{score.TLS13}) {
 		t.Errorf("with one group left: %+v, %v", n, err)
 	}
 	if lines := s.logs.String(); strings.Contains(lines, "connection refused") {

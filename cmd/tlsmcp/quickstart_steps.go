@@ -16,6 +16,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/revlog"
+	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 	"cyphers.ai/tlsmcp/pkg/text"
 )
 
@@ -78,7 +79,7 @@ func (q *quick) showAllowed(ctx context.Context) error {
 	state := c.ConnectionState()
 	q.show.step(true, "payment-api, with its certificate", "let in", took)
 	q.show.notes(fmt.Sprintf("%s, %s, %s. What orders saw and answered:\n\n%s\n",
-		tls.VersionName(state.Version), state.CurveID, tls.CipherSuiteName(state.CipherSuite), body))
+		tls.VersionName(state.Version), rawtls.GroupName(uint16(state.CurveID)), tls.CipherSuiteName(state.CipherSuite), body))
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/identity"
+	"cyphers.ai/tlsmcp/pkg/scan/rawtls"
 )
 
 // Conn is a client that was let in: an encrypted connection, and whose it is.
@@ -292,7 +293,7 @@ func (n netConn) ConnectionState() tls.ConnectionState { return n.tls.Connection
 func (c *Conn) Event(kind event.Kind) event.Connection {
 	e := event.Connection{
 		Kind: kind, Time: time.Now(), ConnID: c.ID, Remote: c.Remote, Local: c.Local,
-		Rule: c.Rule, Version: tls.VersionName(c.version), Group: c.group.String(),
+		Rule: c.Rule, Version: tls.VersionName(c.version), Group: rawtls.GroupName(uint16(c.group)),
 		Cipher: tls.CipherSuiteName(c.cipher), ALPN: c.ALPN, SNI: c.SNI,
 	}
 	if c.Peer != nil {

@@ -108,7 +108,7 @@ func TestOpenSSL(t *testing.T) {
 		if strings.Contains(out, "New Session Ticket") {
 			t.Error("the daemon sent a session ticket")
 		}
-		d.expect(t, kv{"msg": "connection accepted", "tls_group": "X25519", "tls_cipher": "TLS_CHACHA20_POLY1305_SHA256"})
+		d.expect(t, kv{"msg": "connection accepted", "tls_group": "x25519", "tls_cipher": "TLS_CHACHA20_POLY1305_SHA256"})
 	})
 	t.Run("a post-quantum group is taken when it is offered", func(t *testing.T) {
 		c := w.dial(d, w.client("alice"))

@@ -139,7 +139,9 @@ var groupNames = map[uint16]string{
 	0x6399: "X25519Kyber768Draft00", 0x639A: "SecP256r1Kyber768Draft00",
 }
 
-// GroupName is the registered name of a group, or its number.
+// GroupName is the registered name of a group, or its number. Whatever a person
+// reads of a group has this name: crypto/tls has others, such as CurveP256, and so
+// one group would be two.
 func GroupName(id uint16) string {
 	if name, ok := groupNames[id]; ok {
 		return name
