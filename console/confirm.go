@@ -245,9 +245,9 @@ func (c *confirm) what(m *Model, w int) []string {
 func ending(now time.Time, r *certRow) string {
 	end := r.GetNotAfter().AsTime()
 	if now.Before(end) {
-		return "in " + widget.Span(end.Sub(now))
+		return "in " + text.Span(end.Sub(now))
 	}
-	return widget.Span(now.Sub(end)) + " ago"
+	return text.Span(now.Sub(end)) + " ago"
 }
 
 // felt says on which other hosts it is felt, as far as the Hub knows.

@@ -220,7 +220,7 @@ func (m *Model) banner() string {
 		}
 		left := "Disconnected: " + m.trouble.Detail
 		if m.store.hello != nil {
-			left = "Disconnected for " + widget.Span(m.now().Sub(m.lostAt)) + ": " + m.trouble.Detail
+			left = "Disconnected for " + text.Span(m.now().Sub(m.lostAt)) + ": " + m.trouble.Detail
 		}
 		return line(l.Banner, left, right)
 	case m.link == linkDenied:

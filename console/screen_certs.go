@@ -141,7 +141,7 @@ func (c *certsScreen) row(m *Model, r *certRow, now time.Time) widget.Row {
 		Marked: c.marks[r.GetId()], Dim: m.old(),
 		Cells: []widget.Cell{
 			stateCell(l, st), {Text: text.Clean(r.name()), Style: name}, {Text: r.GetType(), Style: l.Dim}, {Text: text.Clean(r.issuer), Style: l.Dim},
-			{Text: widget.Span(r.GetNotAfter().AsTime().Sub(now)), Style: end}, {Text: conns, Style: style},
+			{Text: text.Span(r.GetNotAfter().AsTime().Sub(now)), Style: end}, {Text: conns, Style: style},
 			{Text: widget.Ago(now, m.store.seen[r.GetSerial()]), Style: l.Dim},
 		},
 	}
@@ -193,7 +193,7 @@ func (m *Model) certDetails(r *certRow, w int) []string {
 	d.row("type", r.GetType())
 	d.row("service", r.GetServiceId())
 	d.row("issuer", r.issuer)
-	d.row("expires", moment(r.GetNotAfter().AsTime())+" ("+widget.Span(r.GetNotAfter().AsTime().Sub(now))+")")
+	d.row("expires", moment(r.GetNotAfter().AsTime())+" ("+text.Span(r.GetNotAfter().AsTime().Sub(now))+")")
 	d.drawn("life", m.life(r))
 	d.row("valid from", moment(r.GetNotBefore().AsTime()))
 	if st == stateRevoked {
@@ -229,7 +229,7 @@ func (m *Model) life(r *certRow) string {
 	if gone >= 100 {
 		style = m.look.Bad
 	}
-	return m.look.Bar(gone, 100, 16, style) + fmt.Sprintf(" %d%% of %s", gone, widget.Span(whole))
+	return m.look.Bar(gone, 100, 16, style) + fmt.Sprintf(" %d%% of %s", gone, text.Span(whole))
 }
 
 func (c *certsScreen) sheet(m *Model) sheet {

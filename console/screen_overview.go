@@ -111,7 +111,7 @@ func (o *overviewScreen) fleetBox(m *Model, w int) []string {
 			part(l.Bad, n[stateExpired], "expired") + "  " + part(l.Text, n[stateRevoked], "revoked")
 		if r := c.soonest; r != nil {
 			lines[2] = l.Dim.Paint("next expiry  ") + l.Text.Paint(widget.Cut(text.Clean(r.name()), max(inner-26, 8), l.Glyphs.More)) +
-				l.Dim.Paint("  in ") + stateStyle(l, r.state(now)).Paint(widget.Span(r.GetNotAfter().AsTime().Sub(now)))
+				l.Dim.Paint("  in ") + stateStyle(l, r.state(now)).Paint(text.Span(r.GetNotAfter().AsTime().Sub(now)))
 		} else {
 			lines[2] = l.Dim.Paint("no certificate is valid now")
 		}
@@ -198,7 +198,7 @@ func (o *overviewScreen) sidecarBox(m *Model, w int) []string {
 	if hub.GetKind() != "none" && hub.GetKind() != "" && !hub.GetConnected() {
 		third = l.Warn.Paint("Hub away: " + text.Line(cmp.Or(hub.GetError(), "not connected")))
 	}
-	up := "up " + widget.Span(m.now().Sub(st.GetStartedAt().AsTime()))
+	up := "up " + text.Span(m.now().Sub(st.GetStartedAt().AsTime()))
 	return l.Box("Sidecar", text.Clean(st.GetVersion()), []string{
 		widget.Sides(state+l.Dim.Paint("  mTLS "+st.GetMode()), l.Dim.Paint(up), inner, l.Glyphs.More), l.Text.Paint(text.Clean(where)), third,
 	}, w, topRows, false)

@@ -138,7 +138,7 @@ func (s *scoreScreen) bars(m *Model, w, h int) []string {
 		}
 	}
 	if points := m.store.points(); len(points) > 1 && h >= 26 && points[len(points)-1].At.Sub(points[0].At) >= time.Minute {
-		label := widget.Span(points[len(points)-1].At.Sub(points[0].At))
+		label := text.Span(points[len(points)-1].At.Sub(points[0].At))
 		lines = append(lines, l.Dim.Paint(widget.Fit("last "+label, categoryWidth+2, ""))+s.course(m, points, inner-categoryWidth-2))
 	}
 	return l.Box("Score", "measured "+fmt.Sprint(r.MeasuredPercent)+"%", lines, w, len(lines)+2, false)

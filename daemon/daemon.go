@@ -403,7 +403,7 @@ func (d *Daemon) statusLine() string {
 	open, certificates := d.conns.Len()
 	cert := "no server certificate yet"
 	if s := d.keys.Current(); s != nil {
-		cert = "certificate valid for " + s.Leaf.NotAfter.Sub(d.now()).Round(time.Minute).String()
+		cert = "certificate valid for " + text.Span(s.Leaf.NotAfter.Sub(d.now()))
 	}
 	return fmt.Sprintf("%s of %s; %s%s", text.Plural(open, "connection"), text.Plural(certificates, "identity"), cert, d.linkStatus())
 }

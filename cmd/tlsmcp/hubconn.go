@@ -216,15 +216,10 @@ func left(t *timestamppb.Timestamp) string {
 	if d > time.Hour {
 		d = d.Round(time.Minute) // what was just issued for a day has a day left
 	}
-	switch {
-	case d < 0:
+	if d < 0 {
 		return "over"
-	case d > 48*time.Hour:
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	case d > time.Hour:
-		return fmt.Sprintf("%dh", d/time.Hour)
 	}
-	return d.Round(time.Second).String()
+	return text.Span(d)
 }
 
 // exactly allows n arguments.

@@ -50,7 +50,7 @@ func (p *progress) line(done, total uint64, now time.Time) string {
 	part := min(float64(done)/float64(total), 1)
 	line := fmt.Sprintf("%s %s %3.0f%%  %s of %s", p.what, meter(part, width), 100*part, text.Bytes(done), text.Bytes(total))
 	if part > 0 {
-		line += "  " + span(time.Duration(float64(now.Sub(p.started))*(1/part-1))) + " left"
+		line += "  " + text.Span(time.Duration(float64(now.Sub(p.started))*(1/part-1))) + " left"
 	}
 	return line
 }

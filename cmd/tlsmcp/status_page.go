@@ -77,7 +77,7 @@ func (p *statusPage) head() {
 		state = p.paint.bad("● not ready")
 	}
 	title := p.paint.bold("tlsmcpd "+text.Clean(st.GetServiceId())) + "  " + state
-	about := p.paint.dim(text.Clean(fmt.Sprintf("%s, up %s, pid %d", st.GetVersion(), span(since(st.GetNow(), st.GetStartedAt())), st.GetPid())))
+	about := p.paint.dim(text.Clean(fmt.Sprintf("%s, up %s, pid %d", st.GetVersion(), text.Span(since(st.GetNow(), st.GetStartedAt())), st.GetPid())))
 	if p.width == 0 {
 		p.emit(title+"  "+about, "")
 		return
@@ -117,7 +117,7 @@ func (p *statusPage) crypto() {
 		p.more(p.paint.bad("offers what is not approved: " + text.Clean(strings.Join(o.GetUnapproved(), ", "))))
 	default:
 		p.more(fmt.Sprintf("offers %s and %s, %s", text.Plural(len(o.GetSuites()), "suite"), text.Plural(len(o.GetGroups()), "group"), p.paint.good("all approved")) +
-			p.paint.dim(", seen "+span(since(p.st.GetNow(), o.GetMeasuredAt()))+" ago"))
+			p.paint.dim(", seen "+text.Span(since(p.st.GetNow(), o.GetMeasuredAt()))+" ago"))
 	}
 }
 
@@ -162,10 +162,10 @@ func (p *statusPage) certificate() {
 		return
 	}
 	left, life := c.GetNotAfter().AsTime().Sub(p.st.GetNow().AsTime()), c.GetNotAfter().AsTime().Sub(c.GetNotBefore().AsTime())
-	said, colour := span(left)+" left", p.paint.good
+	said, colour := text.Span(left)+" left", p.paint.good
 	switch {
 	case left <= 0:
-		said, colour = "expired "+span(-left)+" ago", p.paint.bad
+		said, colour = "expired "+text.Span(-left)+" ago", p.paint.bad
 	case left < life/10:
 		colour = p.paint.bad
 	case left < life/3:
@@ -173,7 +173,7 @@ func (p *statusPage) certificate() {
 	}
 	p.row("certificate", "%s  %s", text.Clean(shortName(c.GetIdentity(), p.width)), p.paint.dim("from "+c.GetProvider()))
 	if life > 0 {
-		p.more(colour(meter(float64(left)/float64(life), 20)) + " " + colour(said) + p.paint.dim(" of "+span(life)))
+		p.more(colour(meter(float64(left)/float64(life), 20)) + " " + colour(said) + p.paint.dim(" of "+text.Span(life)))
 	}
 	p.troubles(p.paint.warn, c.GetError(), c.GetWarning())
 }
@@ -195,7 +195,7 @@ func (p *statusPage) hub() {
 		p.row("hub", "%s", p.paint.dim("none"))
 	case h.GetConnected():
 		p.row("hub", "%s  %s", p.paint.good("connected"), where)
-		p.more(fmt.Sprintf("revocations at %d, %s", h.GetSequence(), p.paint.dim("heard of "+span(since(p.st.GetNow(), h.GetFreshAt()))+" ago")))
+		p.more(fmt.Sprintf("revocations at %d, %s", h.GetSequence(), p.paint.dim("heard of "+text.Span(since(p.st.GetNow(), h.GetFreshAt()))+" ago")))
 	default:
 		p.row("hub", "%s since %s  %s", p.paint.bad("away"), when(h.GetSince()), where)
 		p.more(fmt.Sprintf("revocations at %d", h.GetSequence()))
@@ -228,9 +228,9 @@ func (p *statusPage) trust() {
 		return
 	}
 	if left := due.AsTime().Sub(p.st.GetNow().AsTime()); left > 0 {
-		p.more(p.paint.dim("the next list is due in " + span(left)))
+		p.more(p.paint.dim("the next list is due in " + text.Span(left)))
 	} else {
-		p.more(p.paint.bad("the next list was due " + span(-left) + " ago"))
+		p.more(p.paint.bad("the next list was due " + text.Span(-left) + " ago"))
 	}
 }
 

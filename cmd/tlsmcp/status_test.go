@@ -91,11 +91,3 @@ func TestEventLinesFitTheTerminal(t *testing.T) {
 		t.Errorf("what a client sent reaches the terminal: %q", line)
 	}
 }
-
-func TestSpan(t *testing.T) {
-	for d, want := range map[time.Duration]string{-1: "0ms", 5 * time.Millisecond: "5ms", 61 * time.Second: "1m 1s", time.Hour: "1h", 47 * time.Hour: "47h", 7 * 24 * time.Hour: "7d", 49 * time.Hour: "2d 1h"} {
-		if got := span(d); got != want {
-			t.Errorf("%v: %s, not %s", d, got, want)
-		}
-	}
-}

@@ -197,7 +197,7 @@ func eventParts(e *controlv1.Event, paint painter, width int) (head, detail stri
 	case "closed":
 		return fmt.Sprintf("%s closed    %s  %s  %s", paint.dim("·"), who, text.Clean(e.GetOutcome()), paint.dim(text.Clean(e.GetRemote()))),
 			paint.dim(text.Clean(fmt.Sprintf("%s, %s in, %s out, %s", text.Plural(e.GetRequests(), "request"), text.Bytes(e.GetBytesIn()), text.Bytes(e.GetBytesOut()),
-				span(time.Duration(e.GetDurationMs()*float64(time.Millisecond))))))
+				text.Span(time.Duration(e.GetDurationMs()*float64(time.Millisecond))))))
 	}
 	glyph := paint.good("•")
 	if e.GetOutcome() != "" && e.GetOutcome() != "ok" {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Width is how many cells a text takes, colours not counted.
@@ -71,52 +73,25 @@ func Wrap(s string, w int) []string {
 	return strings.Split(ansi.Wrap(s, w, ""), "\n")
 }
 
-// Span writes how long something lasts by its two largest units, "2d 4h".
-func Span(d time.Duration) string {
-	sign := ""
-	if d < 0 {
-		sign, d = "-", -d
-	}
-	day, hour := d/(24*time.Hour), d%(24*time.Hour)/time.Hour
-	switch {
-	case day >= 10 || day > 0 && hour == 0:
-		return fmt.Sprintf("%s%dd", sign, day)
-	case day > 0:
-		return fmt.Sprintf("%s%dd %dh", sign, day, hour)
-	case d >= time.Hour && d%time.Hour < time.Minute:
-		return fmt.Sprintf("%s%dh", sign, d/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%s%dh %dm", sign, d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%s%dm", sign, d/time.Minute)
-	}
-	return fmt.Sprintf("%s%ds", sign, d/time.Second)
-}
-
-// Ago writes how long ago something was; an empty text for the zero time.
+// Ago writes how long ago something was, by its largest unit; an empty text for the
+// zero time.
 func Ago(now, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	d := now.Sub(t)
-	switch {
-	case d < 2*time.Second:
+	if d < 2*time.Second {
 		return "now"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds ago", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm ago", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", d/time.Hour)
 	}
-	return fmt.Sprintf("%dd ago", d/(24*time.Hour))
+	largest, _, _ := strings.Cut(text.Span(d), " ")
+	return largest + " ago"
 }
 
 // Millis writes a short time, "1.9ms".
 func Millis(ms float64) string {
 	switch {
 	case ms >= 60_000:
-		return Span(time.Duration(ms * float64(time.Millisecond)))
+		return text.Span(time.Duration(ms * float64(time.Millisecond)))
 	case ms >= 1000:
 		return fmt.Sprintf("%.1fs", ms/1000)
 	case ms >= 100:

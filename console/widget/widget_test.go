@@ -134,9 +134,10 @@ func TestAnOverlayLeavesWhatIsAtItsSides(t *testing.T) {
 	}
 }
 
-func TestSpans(t *testing.T) {
-	for d, want := range map[time.Duration]string{52 * time.Hour: "2d 4h", 48 * time.Hour: "2d", 90 * time.Minute: "1h 30m", time.Hour: "1h", -3 * time.Hour: "-3h", 59 * time.Second: "59s", 300 * time.Hour: "12d", 61 * time.Second: "1m"} {
-		if got := Span(d); got != want {
+func TestHowLongAgoIsSaidByItsLargestUnit(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for d, want := range map[time.Duration]string{-time.Second: "now", time.Second: "now", 59 * time.Second: "59s ago", 90 * time.Minute: "1h ago", 52 * time.Hour: "2d ago"} {
+		if got := Ago(now, now.Add(-d)); got != want {
 			t.Errorf("%s is %q, not %q", d, got, want)
 		}
 	}

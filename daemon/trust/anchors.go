@@ -15,6 +15,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/revlog"
 	"cyphers.ai/tlsmcp/pkg/revoke"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 const (
@@ -276,16 +277,7 @@ func ago(now, then time.Time) string {
 	if d < 0 {
 		return "as of " + stampOf(then)
 	}
-	n, unit := int64(d/time.Second), "s"
-	switch {
-	case d >= 48*time.Hour:
-		n, unit = int64(d/(24*time.Hour)), "d"
-	case d >= time.Hour:
-		n, unit = int64(d/time.Hour), "h"
-	case d >= time.Minute:
-		n, unit = int64(d/time.Minute), "m"
-	}
-	return fmt.Sprintf("%d%s ago (%s)", n, unit, stampOf(then))
+	return text.Span(d) + " ago (" + stampOf(then) + ")"
 }
 
 func stampOf(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -76,7 +76,7 @@ func TestEveryReasonOfACertificate(t *testing.T) {
 		{"an intermediate that is not sent along", client(t, mid, pki.LeafOptions{CommonName: "x"})[:1], event.UnknownCA, "a CA that is trusted here"},
 		{"a leaf as a CA", client(t, asCA, pki.LeafOptions{CommonName: "x"}), event.UnknownCA, ""},
 		{"expired", client(t, root, named(pki.LeafOptions{NotBefore: now.Add(-5 * hour), NotAfter: now.Add(-3*hour - time.Minute)})), event.Expired,
-			`certificate of "payment-api" expired 3h ago (` + now.Add(-3*hour-time.Minute).UTC().Format(time.RFC3339)},
+			`certificate of "payment-api" expired 3h 1m ago (` + now.Add(-3*hour-time.Minute).UTC().Format(time.RFC3339)},
 		{"not yet valid", client(t, root, named(pki.LeafOptions{NotBefore: now.Add(hour), NotAfter: now.Add(2 * hour)})), event.NotYetValid, `"payment-api" is not valid until`},
 		{"an intermediate that expired", client(t, oldMid, pki.LeafOptions{CommonName: "x"}), event.Expired, `CA certificate "old mid" above "x"`},
 		{"for servers only", client(t, root, pki.LeafOptions{CommonName: "x", Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}), event.WrongUsage, "clientAuth"},

@@ -118,7 +118,7 @@ func (s *Server) proxyStatus(ctx context.Context, in statusIn) (*answer[statusOu
 	c := st.GetCounters()
 	out := statusOut{
 		ServiceID: st.GetServiceId(), Version: st.GetVersion(), Ready: st.GetReady(), Draining: st.GetDraining(), Mode: st.GetMode(),
-		Uptime: span(st.GetNow().AsTime().Sub(st.GetStartedAt().AsTime())), Listeners: orEmpty(st.GetListeners()), Backend: st.GetBackend(),
+		Uptime: text.Span(st.GetNow().AsTime().Sub(st.GetStartedAt().AsTime())), Listeners: orEmpty(st.GetListeners()), Backend: st.GetBackend(),
 		ConfigPath: st.GetConfigPath(), ConfigError: clean(st.GetConfigError(), 1000), Checks: []checkOut{}, Refusals: []refusedClient{},
 		Hub: hubOut{Kind: st.GetHub().GetKind(), URL: st.GetHub().GetUrl(), Connected: st.GetHub().GetConnected(),
 			Sequence: st.GetHub().GetSequence(), Error: clean(st.GetHub().GetError(), 500)},
@@ -385,16 +385,5 @@ func (s *Server) left(t *timestamppb.Timestamp) string {
 	if d < 0 {
 		return "over"
 	}
-	return span(d)
-}
-
-// span writes a duration in its two largest units.
-func span(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return d.Round(time.Second).String()
+	return text.Span(d)
 }

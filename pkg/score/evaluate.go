@@ -2,9 +2,12 @@ package score
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Result is what became of one row.
@@ -138,23 +141,10 @@ func unknown(reason string) outcome { return outcome{result: Unknown, reason: re
 // notMeasured is the outcome without any fact.
 func notMeasured() outcome { return unknown("Not measured.") }
 
-// span writes a number of seconds for people, by its two largest units.
+// span writes a number of seconds for people.
 func span(seconds int64) string {
-	units := []struct {
-		name string
-		size int64
-	}{{"d", day}, {"h", hour}, {"min", minute}, {"s", 1}}
-	for i, u := range units {
-		if seconds < u.size {
-			continue
-		}
-		text := fmt.Sprintf("%d %s", seconds/u.size, u.name)
-		if rest := seconds % u.size; i+1 < len(units) && rest >= units[i+1].size {
-			text += fmt.Sprintf(" %d %s", rest/units[i+1].size, units[i+1].name)
-		}
-		return text
-	}
-	return "0 s"
+	const most = int64(math.MaxInt64 / time.Second)
+	return text.Span(time.Duration(min(max(seconds, -most), most)) * time.Second)
 }
 
 func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }

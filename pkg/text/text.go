@@ -1,5 +1,5 @@
 // Package text makes text for people to read: what somebody else wrote is made
-// harmless, numbers and sizes are written as one says them.
+// harmless, numbers, sizes and spans of time are written as one says them.
 //
 // A certificate, a header or a reason may hold anything. On a terminal it could
 // move the cursor, change colours, turn the direction of writing or hide what
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -184,6 +185,37 @@ func Bytes(n uint64) string {
 		v, u = v/1024, u+1
 	}
 	return fmt.Sprintf("%.1f %ciB", v, units[u])
+}
+
+// Span writes how long something lasts by its two largest units, "1m 57s" or "6d 23h";
+// from ten days on the hours say nothing more. A day is 24 hours.
+func Span(d time.Duration) string {
+	sign := ""
+	if d < 0 {
+		sign, d = "-", max(-d, 0) // the least of all has no opposite
+	}
+	switch {
+	case d < time.Millisecond:
+		return "0s"
+	case d < time.Second:
+		return fmt.Sprintf("%s%dms", sign, d/time.Millisecond)
+	case d >= 10*24*time.Hour:
+		return fmt.Sprintf("%s%dd", sign, d/(24*time.Hour))
+	}
+	large, small, units := 24*time.Hour, time.Hour, "dh"
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%s%ds", sign, d/time.Second)
+	case d < time.Hour:
+		large, small, units = time.Minute, time.Second, "ms"
+	case d < large:
+		large, small, units = time.Hour, time.Minute, "hm"
+	}
+	said := fmt.Sprintf("%s%d%c", sign, d/large, units[0])
+	if rest := d % large / small; rest > 0 {
+		said += fmt.Sprintf(" %d%c", rest, units[1])
+	}
+	return said
 }
 
 // Spark draws numbers as a row of bars, the lowest of which is first; most is what

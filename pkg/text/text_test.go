@@ -1,8 +1,10 @@
 package text
 
 import (
+	"math"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -120,6 +122,18 @@ func TestNumbersAreWrittenAsOneSaysThem(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 5 << 30: "5.0 GiB", 1 << 63: "8.0 EiB"} {
 		if got := Bytes(n); got != want {
 			t.Errorf("%d is %q, not %q", n, got, want)
+		}
+	}
+}
+
+func TestSpansAreSaidByTheirTwoLargestUnits(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", -1: "0s", 5 * time.Millisecond: "5ms", 59*time.Second + 999*time.Millisecond: "59s", 60 * time.Second: "1m", 117 * time.Second: "1m 57s",
+		time.Hour: "1h", time.Hour + 59*time.Second: "1h", 90 * time.Minute: "1h 30m", 24*time.Hour - 1: "23h 59m", 24 * time.Hour: "1d", 47 * time.Hour: "1d 23h",
+		7*24*time.Hour - time.Minute: "6d 23h", 300 * time.Hour: "12d", -3 * time.Hour: "-3h", math.MinInt64: "0s", math.MaxInt64: "106751d",
+	} {
+		if got := Span(d); got != want {
+			t.Errorf("%s is %q, not %q", d, got, want)
 		}
 	}
 }
