@@ -78,6 +78,8 @@ func (d *Daemon) takeRevocations(l *revlog.Log) (cut, open int) {
 		d.logCut(cut)
 		d.recheckSessions()
 		d.retire()
+	}
+	if l.News(before) {
 		d.record(audit.Record{Kind: audit.Revocation, Count: uint64(cut), Detail: fmt.Sprintf("the Hub's revocations up to %d are in force", l.Sequence())})
 	}
 	open, _ = d.conns.Len()

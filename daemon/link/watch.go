@@ -99,7 +99,9 @@ func (l *Link) take(ctx context.Context, m *hubv1.RevocationDelta) (*hubv1.Watch
 	if !news {
 		return nil, nil
 	}
-	l.log.Info("revocations applied", event.KeySequence, next.Sequence(), event.KeyCount, cut)
+	if next.News(before) {
+		l.log.Info("revocations applied", event.KeySequence, next.Sequence(), event.KeyCount, cut)
+	}
 	return &hubv1.WatchRevocationsRequest{Applied: next.Sequence(), Cut: uint32(cut), Connections: uint32(open)}, nil
 }
 

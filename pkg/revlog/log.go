@@ -50,6 +50,19 @@ func (l *Log) SignedAt() time.Time { return l.signedAt }
 // Set is what is revoked.
 func (l *Log) Set() *Set { return &l.set }
 
+// News tells whether somebody should be told that l is in force after another log;
+// nil: after none. Of a log that nothing has been written in there is nothing to
+// tell, unless the one before it had something.
+func (l *Log) News(before *Log) bool {
+	if before == nil {
+		before = &Log{}
+	}
+	if l.sequence == 0 && before.sequence == 0 {
+		return false
+	}
+	return l.id != before.id || l.sequence != before.sequence
+}
+
 // Apply verifies a delta and gives the log with it. On an error l stays what is
 // known. A heartbeat gives a log with a later [Log.SignedAt] only.
 func (l *Log) Apply(d *Delta, keys Keys, now time.Time) (*Log, error) {

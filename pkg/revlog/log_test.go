@@ -119,6 +119,34 @@ func TestPiecesThatContinueTheLogAreTaken(t *testing.T) {
 
 // TestARelayIsFoundOut: whatever somebody who carries the pieces does to them,
 // the log stays as it was, and says what it saw.
+// TestALogIsNewsOnce: one that nothing is written in is none, and no log is twice.
+func TestALogIsNewsOnce(t *testing.T) {
+	h := newHub(t)
+	take := func(l *revlog.Log, d *revlog.Delta) *revlog.Log {
+		next, err := l.Apply(d, h.keys, h.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	none := new(revlog.Log)
+	empty := take(none, h.sign(revlog.NewDelta(h.id, 0, revlog.Genesis(h.id), nil, h.tick())))
+	h.revoke("a1")
+	one := take(empty, h.sign(revlog.NewDelta(h.id, 0, revlog.Genesis(h.id), h.entries, h.tick())))
+	beat := take(one, h.sign(revlog.NewDelta(h.id, one.Sequence(), one.Hash(), nil, h.tick())))
+	for name, c := range map[string]struct {
+		before, after *revlog.Log
+		want          bool
+	}{
+		"nothing at the start": {nil, none, false}, "an empty log at the start": {nil, empty, false}, "an empty log after nothing": {none, empty, false},
+		"the first entry": {empty, one, true}, "entries at the start": {nil, one, true}, "a heartbeat": {one, beat, false}, "entries that are gone": {one, empty, true},
+	} {
+		if got := c.after.News(c.before); got != c.want {
+			t.Errorf("%s is news: %v", name, got)
+		}
+	}
+}
+
 func TestARelayIsFoundOut(t *testing.T) {
 	unfit := errors.New("any error")
 	tests := map[string]struct {
