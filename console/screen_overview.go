@@ -139,7 +139,7 @@ func (o *overviewScreen) fleetNote(m *Model) string {
 	if f == nil || len(f.GetNodes()) < 2 {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d sidecars connected", f.GetConnected(), len(f.GetNodes()))
+	return fmt.Sprintf("%d of %s connected", f.GetConnected(), text.Plural(len(f.GetNodes()), "sidecar"))
 }
 
 func (o *overviewScreen) traffic(m *Model, c *controlv1.Counters, w int) string {

@@ -13,6 +13,7 @@ import (
 	controlv1 "cyphers.ai/tlsmcp/ipc/control/v1"
 	"cyphers.ai/tlsmcp/ipc/controlclient"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // quickCall is one call of MCP, in the revision that has no sessions: each says
@@ -192,7 +193,7 @@ func (q *quick) awaitRecord(ctx context.Context, want int) ([]*controlv1.Event, 
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%d of %d calls are in the record", len(found.GetEvents()), want)
+			return nil, fmt.Errorf("%d of %s are in the record", len(found.GetEvents()), text.Plural(want, "call"))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // The PROXY protocol, versions 1 and 2, as HAProxy defines it in
@@ -110,7 +112,7 @@ func readProxyV2(r io.Reader, buf []byte) (proxied, error) {
 	}
 	size := map[byte]int{0x11: 4, 0x21: 16}[family] // TCP over IPv4, over IPv6
 	if size == 0 || len(body) < 2*size+4 {
-		return proxied{}, fmt.Errorf("%w: family %#x with %d bytes of addresses", errProxyHeader, family, len(body))
+		return proxied{}, fmt.Errorf("%w: family %#x with %s of addresses", errProxyHeader, family, text.Plural(len(body), "byte"))
 	}
 	src, _ := netip.AddrFromSlice(body[:size])
 	dst, _ := netip.AddrFromSlice(body[size : 2*size])

@@ -8,6 +8,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/config"
 	"cyphers.ai/tlsmcp/pkg/event"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // alarmEvery is how often the keyring asks whether its certificate ends soon.
@@ -57,7 +58,7 @@ func alarmOf(cfg config.ServerCert, s *Snapshot, now time.Time) alarm {
 			if d >= lastWarning {
 				level = slog.LevelWarn
 			}
-			found = alarm{level, fmt.Sprintf("the server certificate ends at %s, within %d days; it has to be renewed by hand", at, d), hint, end.Add(-before)}
+			found = alarm{level, fmt.Sprintf("the server certificate ends at %s, within %s; it has to be renewed by hand", at, text.Plural(d, "day")), hint, end.Add(-before)}
 		}
 	case config.ProviderInternal, config.ProviderLetsEncrypt:
 		if begins := end.Add(-life / 6); !now.Before(begins) {

@@ -7,6 +7,7 @@ import (
 
 	"cyphers.ai/tlsmcp/pkg/jsonrpc"
 	"cyphers.ai/tlsmcp/pkg/mcpwire"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // params holds the headers that repeat arguments of tools to the arguments,
@@ -46,7 +47,7 @@ func (p *params) check(h http.Header, m *jsonrpc.Message) *refusal {
 		switch {
 		case !has && len(values) == 0:
 		case has != (len(values) == 1):
-			return mismatch("%s is there %d times, and the argument says otherwise", param.Header, len(values))
+			return mismatch("%s is there %s, and the argument says otherwise", param.Header, text.Plural(len(values), "time"))
 		default:
 			if got, err := mcpwire.DecodeValue(values[0]); err != nil || !sameValue(got, want) {
 				return mismatch("%s is %q, and the argument is %q", param.Header, values[0], want)

@@ -23,6 +23,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/order"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/revoke"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // OCSP (RFC 6960) is asked about certificates that name a responder, never
@@ -422,8 +423,8 @@ func (r *responder) status(t trouble) Status {
 	}
 	if t.n > 0 {
 		st.OK = false
-		st.Detail = joinDetail(st.Detail, fmt.Sprintf("no valid answer about %d of %d certificates, serial %s among them: %v",
-			t.n, r.entries, t.last.question.serial.Text(16), t.last.err))
+		st.Detail = joinDetail(st.Detail, fmt.Sprintf("no valid answer about %d of %s, serial %s among them: %v",
+			t.n, text.Plural(r.entries, "certificate"), t.last.question.serial.Text(16), t.last.err))
 	}
 	return st
 }

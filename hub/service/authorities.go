@@ -21,6 +21,7 @@ import (
 	"cyphers.ai/tlsmcp/pkg/hubtrust"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/revlog"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Kinds and states of authorities, as the store keeps them.
@@ -354,7 +355,7 @@ func (s *Service) ImportIssuer(ctx context.Context, chain []*x509.Certificate, k
 		}
 		if len(nodes) > 0 {
 			return problem.New(problem.Conflict, "nodes_joined", "import before hosts join, or remove them and let them join again",
-				"%d sidecars have joined under the present root and would not know a Hub under another", len(nodes))
+				"%s joined under the present root and would not know a Hub under another", text.Plural(len(nodes), "sidecar"))
 		}
 		row, err := s.row(kindRoot, root, nil)
 		if err != nil {

@@ -26,6 +26,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/problem"
 	"cyphers.ai/tlsmcp/pkg/event"
 	"cyphers.ai/tlsmcp/pkg/netguard"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // CreateWebhook adds an address that is told of changes.
@@ -49,7 +50,7 @@ func (s *Service) CreateWebhook(ctx context.Context, r *hubv1.CreateWebhookReque
 		_, _ = rand.Read(b[:]) // it never fails
 		w.Secret = hex.EncodeToString(b[:])
 	case len(w.Secret) < 16:
-		return nil, problem.New(problem.Invalid, "weak_secret", "leave it out to have one made", "a secret of %d characters is too short; at least 16", len(w.Secret))
+		return nil, problem.New(problem.Invalid, "weak_secret", "leave it out to have one made", "a secret of %s is too short; at least 16", text.Plural(len(w.Secret), "character"))
 	}
 	if err := s.store.AddWebhook(ctx, w); err != nil {
 		return nil, err

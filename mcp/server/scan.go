@@ -13,6 +13,7 @@ import (
 	"cyphers.ai/tlsmcp/ipc/hubclient"
 	"cyphers.ai/tlsmcp/pkg/pki"
 	"cyphers.ai/tlsmcp/pkg/scan"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 const (
@@ -194,7 +195,7 @@ func (o *scanOut) text() string {
 	if o.Grade != "" {
 		fmt.Fprintf(&b, "grade %s (%d of 100), ", o.Grade, o.Points)
 	}
-	fmt.Fprintf(&b, "findings: %d critical, %d high, %d medium, %d low; %d checks passed, %d not tested. Profile %s: %s.\n", o.Critical, o.High, o.Medium, o.Low, o.Passed, o.Untested, o.Profile, o.Verdict)
+	fmt.Fprintf(&b, "findings: %d critical, %d high, %d medium, %d low; %s passed, %d not tested. Profile %s: %s.\n", o.Critical, o.High, o.Medium, o.Low, text.Plural(o.Passed, "check"), o.Untested, o.Profile, o.Verdict)
 	for _, p := range o.Problems {
 		fmt.Fprintf(&b, "Could not be measured: %s\n", p)
 	}

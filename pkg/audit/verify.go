@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Report is what was found out about a log.
@@ -170,7 +172,7 @@ func (v *verifier) file(s segment, lastFile bool) error {
 		v.line++
 		v.r.Torn = n
 		if !lastFile {
-			v.fault(v.next, "%d bytes without a line end, and files follow", n)
+			v.fault(v.next, "%s without a line end, and files follow", text.Plural(n, "byte"))
 		}
 	}
 	return nil

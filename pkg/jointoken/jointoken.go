@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Kind is what a token is for.
@@ -90,7 +92,7 @@ func Parse(s string) (Token, error) {
 		return Token{}, errors.New("the token is of a kind that this version does not know")
 	}
 	if len(parts) != 5 {
-		return Token{}, fmt.Errorf("the token has %d parts instead of 5: it may have been cut when it was copied", len(parts))
+		return Token{}, fmt.Errorf("the token has %s instead of 5: it may have been cut when it was copied", text.Plural(len(parts), "part"))
 	}
 	var id [idBytes]byte
 	for i, part := range [][]byte{id[:], t.Secret.bytes[:], t.Root[:]} {
@@ -122,7 +124,7 @@ func encode(b []byte) string { return encoding().EncodeToString(b) }
 // any value pass, and line ends.
 func decode(into []byte, s string) error {
 	if want := encoding().EncodedLen(len(into)); len(s) != want {
-		return fmt.Errorf("has %d characters instead of %d: it may have been cut when it was copied", len(s), want)
+		return fmt.Errorf("has %s instead of %d: it may have been cut when it was copied", text.Plural(len(s), "character"), want)
 	}
 	raw, err := encoding().DecodeString(s)
 	if err != nil || len(raw) != len(into) || encode(raw) != s {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // What may be wrong with a delta besides its signature. None of them changes
@@ -116,7 +118,7 @@ func (l *Log) apply(d *Delta, now time.Time) (*Log, error) {
 		}
 	}
 	if d.From+uint64(len(d.Entries)) != d.To {
-		return nil, fmt.Errorf("it has %d entries and claims %d", len(d.Entries), d.To-d.From)
+		return nil, fmt.Errorf("it has %s and claims %d", text.Plural(len(d.Entries), "entry"), d.To-d.From)
 	}
 	if hash != d.Hash {
 		return nil, errors.New("its entries are not those that were signed")

@@ -1,11 +1,11 @@
 package score
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"cyphers.ai/tlsmcp/pkg/fips"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // What a report says of FIPS 140-3. It is said in words and never in points: the
@@ -39,13 +39,13 @@ func (r *Report) FIPS() string {
 	if m == nil || !m.Value.FIPS {
 		return ""
 	}
-	text := "FIPS 140-3: " + m.Value.name() + "; "
+	line := "FIPS 140-3: " + m.Value.name() + "; "
 	suites, groups := r.Facts.Suites, r.Facts.Groups
 	if suites == nil || groups == nil {
-		return text + "which suites and groups are offered is not measured"
+		return line + "which suites and groups are offered is not measured"
 	}
 	if rest := fips.Unapproved(slices.Concat(suites.Value, groups.Value)...); len(rest) > 0 {
-		return text + "offers what is not approved: " + strings.Join(rest, ", ")
+		return line + "offers what is not approved: " + strings.Join(rest, ", ")
 	}
-	return text + fmt.Sprintf("offers %d suites and %d groups, all approved", len(suites.Value), len(groups.Value))
+	return line + "offers " + text.Plural(len(suites.Value), "suite") + " and " + text.Plural(len(groups.Value), "group") + ", all approved"
 }

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"cyphers.ai/tlsmcp/pkg/order"
+	"cyphers.ai/tlsmcp/pkg/text"
 )
 
 // Limits of what is believed about facts that came from somewhere else.
@@ -250,7 +251,7 @@ func checkValue(v any) error {
 		}
 	case Share:
 		if v.With > v.Connections {
-			return fmt.Errorf("%d of %d connections is more than all", v.With, v.Connections)
+			return fmt.Errorf("%d of %s is more than all", v.With, text.Plural(v.Connections, "connection"))
 		}
 	case KeyStorage:
 		if !slices.Contains([]KeyKind{KeyTPM, KeyHSM, KeyMemory, KeyFile}, v.Kind) {
