@@ -72,7 +72,7 @@ type unsettled map[string]time.Time
 // wait tells that a change is none yet: all that is worse in it is that something is
 // not measured, and that only since a moment ago.
 func (u unsettled) wait(service string, now time.Time, change *store.ScoreChange) bool {
-	less := func(row store.ScoreRow) bool { return row.Points < 0 }
+	less := func(row store.ScoreRow) bool { return row.Points < 0 && row.To != string(score.NA) } // a crash loses counts too
 	lost := func(row store.ScoreRow) bool { return row.To == string(score.Unknown) && row.From != row.To }
 	if change == nil || !slices.ContainsFunc(change.Rows, lost) ||
 		slices.ContainsFunc(change.Rows, func(row store.ScoreRow) bool { return less(row) && !lost(row) }) {
