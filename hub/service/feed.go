@@ -143,6 +143,14 @@ func (f *feed) fits(at position) *item {
 	return nil
 }
 
+// sequence is the log's end as the feed sent it last; 0: it has sent nothing.
+func (f *feed) sequence() uint64 {
+	if i := f.last.Load(); i != nil {
+		return i.delta.To
+	}
+	return 0
+}
+
 func (f *feed) send(i item) {
 	f.last.Store(&i)
 	f.mu.Lock()
@@ -295,7 +303,9 @@ func pace(took time.Duration) time.Duration {
 func (a *acks) run(ctx context.Context) {
 	// The first is written at once; what comes while it is written, or just
 	// after, goes together. When many come, writing must not stand in the way of
-	// the revocation that they are about.
+	// the revocation that they are about: it waits, for a while, until every stream
+	// here has it.
+	const gather = 500 * time.Millisecond
 	for {
 		select {
 		case <-ctx.Done():
@@ -318,10 +328,15 @@ func (a *acks) run(ctx context.Context) {
 			default:
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
+		for until := time.Now().Add(gather); ; wait = pace(0) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			if time.Now().After(until) || !a.behind(a.s.feed.sequence()) {
+				break
+			}
 		}
 	}
 }
