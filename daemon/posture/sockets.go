@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"cyphers.ai/tlsmcp/pkg/order"
+	"cyphers.ai/tlsmcp/pkg/procnet"
 )
 
 // What follows reads /proc rather than asking by netlink: the sidecar's sandbox
@@ -38,7 +38,7 @@ func (p Proc) Listening() ([]netip.AddrPort, error) {
 			if len(f) < 10 || string(f[3]) != listen {
 				return nil
 			}
-			a, err := parseAddrPort(string(f[1]))
+			a, err := procnet.ParseAddrPort(string(f[1]))
 			if err != nil {
 				return err
 			}
@@ -122,25 +122,6 @@ func (p Proc) lines(name string, each func([][]byte) error) error {
 		}
 	}
 	return s.Err()
-}
-
-// parseAddrPort reads "0100007F:1F90": each 32 bits of the address in the byte
-// order of a little-endian host, which amd64 and arm64 are.
-func parseAddrPort(s string) (netip.AddrPort, error) {
-	host, port, _ := strings.Cut(s, ":")
-	raw, err := hex.DecodeString(host)
-	if err != nil || len(raw) != 4 && len(raw) != 16 {
-		return netip.AddrPort{}, fmt.Errorf("%q is no address", s)
-	}
-	for i := 0; i < len(raw); i += 4 {
-		slices.Reverse(raw[i : i+4])
-	}
-	p, err := hex.DecodeString(port)
-	if err != nil || len(p) != 2 {
-		return netip.AddrPort{}, fmt.Errorf("%q is no address", s)
-	}
-	a, _ := netip.AddrFromSlice(raw)
-	return netip.AddrPortFrom(a.Unmap(), uint16(p[0])<<8|uint16(p[1])), nil
 }
 
 // HostAddresses are the addresses of this host that another host could reach:

@@ -2,16 +2,15 @@ package peercred
 
 import (
 	"bufio"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
+
+	"cyphers.ai/tlsmcp/pkg/procnet"
 )
 
 var errNoPeer = errors.New("the kernel does not list the other end of the connection")
@@ -64,20 +63,8 @@ func findSocket(table string, local, remote netip.AddrPort) (uint32, error) {
 	}
 }
 
-// sameSocket tells whether the kernel's way to write an address, 32-bit words in
-// the host's order, means this one. An IPv4 address may be written as IPv6.
+// sameSocket tells whether the kernel's way to write an address means this one.
 func sameSocket(text string, want netip.AddrPort) bool {
-	address, port, ok := strings.Cut(text, ":")
-	n, err := strconv.ParseUint(port, 16, 16)
-	raw, herr := hex.DecodeString(address)
-	if !ok || err != nil || herr != nil || uint16(n) != want.Port() || len(raw)%4 != 0 {
-		return false
-	}
-	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
-		for i := 0; i < len(raw); i += 4 {
-			slices.Reverse(raw[i : i+4])
-		}
-	}
-	a, ok := netip.AddrFromSlice(raw)
-	return ok && a.Unmap() == want.Addr().Unmap()
+	got, err := procnet.ParseAddrPort(text)
+	return err == nil && got == netip.AddrPortFrom(want.Addr().Unmap(), want.Port())
 }
